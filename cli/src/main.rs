@@ -1,0 +1,3 @@
+//! The `rallypoint` daemon.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `rallypoint-signal` daemon.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `rallypoint-stun` daemon.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `rallypoint-turn` daemon.
+
+fn main() {}
