@@ -1,1 +1,16 @@
-//! Placeholder of the first commit.
+//! Sockets and clocks for the servers: batched UDP, TCP listeners, and the one place that reads time.
+//!
+//! Knows no protocol. A datagram comes in with the address it was sent to and leaves from the
+//! address it is told, so that a socket bound to a wildcard answers as the address that was asked.
+//! On Linux one system call moves a batch (`recvmmsg`, `sendmmsg`); elsewhere the portable back end
+//! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`.
+//!
+//! Read `udp.rs` (the socket), `batch.rs` (what goes in and out), then a back end.
+
+pub mod batch;
+pub mod clock;
+pub mod tcp;
+pub mod udp;
+
+pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, RecvBatch, SendBatch, SendReport};
+pub use udp::{Backend, BindOptions, UdpSocket};

@@ -1,0 +1,223 @@
+//! A non-blocking UDP socket that moves datagrams in batches and can be registered with mio.
+
+#[cfg(target_os = "linux")]
+pub(crate) mod linux;
+mod portable;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::batch::{RecvBatch, SendBatch, SendReport};
+
+/// How datagrams are moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// The best the system has: `recvmmsg` and `sendmmsg` on Linux, else the portable one.
+    #[default]
+    Native,
+    /// One datagram per system call, with nothing but the standard library.
+    Portable,
+}
+
+/// What a socket is bound with. IPv6 sockets are always IPv6 only.
+#[derive(Debug, Clone, Default)]
+pub struct BindOptions {
+    /// Share the port between sockets of this user; the system keeps a 5-tuple on one of them.
+    pub reuse_port: bool,
+    /// Bytes of the receive queue asked for; the system may give less.
+    pub recv_buffer: Option<usize>,
+    /// Bytes of the send queue asked for; the system may give less.
+    pub send_buffer: Option<usize>,
+    /// How datagrams are moved.
+    pub backend: Backend,
+}
+
+/// A bound, non-blocking UDP socket.
+#[derive(Debug)]
+pub struct UdpSocket {
+    inner: mio::net::UdpSocket,
+    local: SocketAddr,
+    backend: Backend,
+    /// The system's own counter of datagrams it dropped for want of room, as last seen.
+    overflow_seen: AtomicU32,
+    overflow_total: AtomicU64,
+}
+
+impl UdpSocket {
+    /// Binds to `addr`; port 0 lets the system choose.
+    ///
+    /// A wildcard address is answered from the address that each datagram was sent to (on Linux).
+    pub fn bind(addr: SocketAddr, options: &BindOptions) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        #[cfg(unix)]
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        if let Some(size) = options.recv_buffer {
+            socket.set_recv_buffer_size(size)?;
+        }
+        if let Some(size) = options.send_buffer {
+            socket.set_send_buffer_size(size)?;
+        }
+        #[cfg(target_os = "linux")]
+        if options.backend == Backend::Native {
+            linux::prepare(&socket, addr)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        let inner = mio::net::UdpSocket::from_std(socket.into());
+        let local = inner.local_addr()?;
+        Ok(Self {
+            inner,
+            local,
+            backend: options.backend,
+            overflow_seen: AtomicU32::new(0),
+            overflow_total: AtomicU64::new(0),
+        })
+    }
+
+    /// The address and port bound.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Receives up to a batch. 0: nothing is waiting.
+    ///
+    /// Fewer than [`RecvBatch::capacity`] means the queue was found empty, so an edge-triggered
+    /// poll will tell of the next datagram. An error is one the system reports for the socket (an
+    /// ICMP error, want of memory); the socket stays usable and the caller counts it.
+    pub fn recv_batch(&self, batch: &mut RecvBatch) -> io::Result<usize> {
+        batch.clear();
+        let received = match self.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Native => linux::recv(self, batch),
+            _ => portable::recv(self, batch),
+        };
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Sends everything in `batch`, in order, and leaves it empty. Never blocks: what the socket's
+    /// queue has no room for is dropped, and so is what the system refuses.
+    pub fn send_batch(&self, batch: &mut SendBatch) -> SendReport {
+        let report = match self.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Native => linux::send(self, batch),
+            _ => portable::send(self, batch),
+        };
+        batch.clear();
+        report
+    }
+
+    /// Datagrams that the system dropped because this socket's receive queue was full
+    /// (`SO_RXQ_OVFL`), as of the last datagram received. Always 0 where the system does not tell.
+    #[must_use]
+    pub fn overflow_drops(&self) -> u64 {
+        self.overflow_total.load(Ordering::Relaxed)
+    }
+
+    /// Whether datagrams leave with the Don't Fragment bit; path MTU discovery is off either way.
+    ///
+    /// Without it (as bound) the system and routers may fragment. With it a datagram longer than
+    /// the interface takes is [too large](SendReport::too_large). RFC 8656 §14.
+    pub fn set_dont_fragment(&self, dont_fragment: bool) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        return linux::set_dont_fragment(&self.inner, self.local, dont_fragment);
+        #[cfg(not(target_os = "linux"))]
+        if dont_fragment {
+            Err(io::ErrorKind::Unsupported.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Bytes the receive queue really has (Linux counts its bookkeeping in and reports twice what
+    /// was asked for).
+    pub fn recv_buffer_size(&self) -> io::Result<usize> {
+        socket2::SockRef::from(&self.inner).recv_buffer_size()
+    }
+
+    /// True if replies need to be told their source address.
+    #[cfg(target_os = "linux")]
+    fn is_wildcard(&self) -> bool {
+        self.local.ip().is_unspecified()
+    }
+
+    /// Our address for a datagram sent to `ip`.
+    #[cfg(target_os = "linux")]
+    fn local_for(&self, ip: Option<IpAddr>) -> SocketAddr {
+        ip.map_or(self.local, |ip| SocketAddr::new(ip, self.local.port()))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn note_overflow(&self, counter: u32) {
+        // The system's counter is 32 bits wide and wraps.
+        let seen = self.overflow_seen.swap(counter, Ordering::Relaxed);
+        let more = u64::from(counter.wrapping_sub(seen));
+        self.overflow_total.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+impl Source for UdpSocket {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        self.inner.register(registry, token, interests)
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        self.inner.reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.inner.deregister(registry)
+    }
+}
+
+/// Sorts one refused datagram into the report.
+fn note_refusal(report: &mut SendReport, error: &io::Error) {
+    if is_queue_full(error) {
+        report.queue_full += 1;
+    } else if is_too_large(error) {
+        report.too_large += 1;
+    } else {
+        report.refused += 1;
+    }
+}
+
+fn is_queue_full(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::ENOBUFS) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+fn is_too_large(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return error.raw_os_error() == Some(libc::EMSGSIZE);
+    #[cfg(not(unix))]
+    return error.raw_os_error() == Some(10_040); // WSAEMSGSIZE
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,395 @@
+//! The same claims for both back ends, over loopback, in both families.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::{Backend, BindOptions, UdpSocket};
+use crate::batch::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, SendBatch};
+
+const BACKENDS: [Backend; 2] = [Backend::Native, Backend::Portable];
+const LOOPBACKS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Long enough for the slowest machine; a test that passes never waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_batch_arrives_whole_and_in_order() {
+    for (backend, addr) in every_combination() {
+        let (a, mut b) = (socket(addr, backend), socket(addr, backend));
+        let mut batch = SendBatch::new();
+        for number in 0..20_u8 {
+            let payload = vec![number; usize::from(number) * 50];
+            assert!(batch.push(b.local_addr(), ANY, &[&[number], &payload]));
+        }
+        let report = a.send_batch(&mut batch);
+        assert_eq!((report.sent, report.dropped()), (20, 0));
+        assert_eq!(report.sent_bytes, 20 + (0..20).sum::<usize>() * 50);
+        assert!(batch.is_empty());
+
+        let received = receive(&mut b, 20);
+        for (number, (from, local, bytes)) in (0_u8..).zip(&received) {
+            assert_eq!(*from, a.local_addr());
+            assert_eq!(*local, b.local_addr());
+            assert_eq!(bytes.len(), 1 + usize::from(number) * 50);
+            assert!(bytes.iter().all(|byte| *byte == number));
+        }
+    }
+}
+
+#[test]
+fn empty_and_largest_datagrams_arrive() {
+    for (backend, addr) in every_combination() {
+        let (a, mut b) = (socket(addr, backend), socket(addr, backend));
+        // 65,507 bytes is the most that IPv4 takes.
+        let large = vec![0xA5; 65_507];
+        let mut batch = SendBatch::new();
+        assert!(batch.push(b.local_addr(), ANY, &[]));
+        assert!(batch.push(b.local_addr(), ANY, &[&large]));
+        assert_eq!(a.send_batch(&mut batch).sent, 2);
+        let received = receive(&mut b, 2);
+        assert_eq!(received[0].2, b"");
+        assert_eq!(received[1].2, large);
+    }
+}
+
+#[test]
+fn datagrams_longer_than_a_slot_are_counted_and_not_shown() {
+    for (backend, addr) in every_combination() {
+        let (a, mut b) = (socket(addr, backend), socket(addr, backend));
+        let mut batch = SendBatch::new();
+        for bytes in [&[1_u8; 100][..], &[2; 101], &[3; 1000], &[4; 99]] {
+            assert!(batch.push(b.local_addr(), ANY, &[bytes]));
+        }
+        assert_eq!(a.send_batch(&mut batch).sent, 4);
+        wait_readable(&mut b);
+        let mut into = RecvBatch::new(MAX_BATCH, 100);
+        let mut shown = Vec::new();
+        let (mut taken, mut truncated) = (0, 0);
+        while taken < 4 {
+            taken += b.recv_batch(&mut into).unwrap();
+            truncated += into.truncated();
+            shown.extend(into.iter().map(|datagram| datagram.bytes.to_vec()));
+        }
+        assert_eq!(shown, [vec![1; 100], vec![4; 99]]);
+        assert_eq!(truncated, 2);
+    }
+}
+
+#[test]
+fn nothing_waiting_is_zero_and_not_an_error() {
+    for (backend, addr) in every_combination() {
+        let socket = socket(addr, backend);
+        let mut into = RecvBatch::new(4, 1500);
+        assert_eq!(socket.recv_batch(&mut into).unwrap(), 0);
+        assert_eq!(into.iter().count(), 0);
+    }
+}
+
+#[test]
+fn a_full_batch_leaves_the_rest_for_the_next() {
+    for (backend, addr) in every_combination() {
+        let (a, mut b) = (socket(addr, backend), socket(addr, backend));
+        let mut batch = SendBatch::new();
+        for number in 0..10_u8 {
+            assert!(batch.push(b.local_addr(), ANY, &[&[number]]));
+        }
+        assert_eq!(a.send_batch(&mut batch).sent, 10);
+        wait_readable(&mut b);
+        let mut into = RecvBatch::new(4, 1500);
+        assert_eq!(into.capacity(), 4);
+        assert_eq!(b.recv_batch(&mut into).unwrap(), 4);
+        assert_eq!(b.recv_batch(&mut into).unwrap(), 4);
+        assert_eq!(b.recv_batch(&mut into).unwrap(), 2);
+        assert_eq!(
+            into.iter()
+                .map(|datagram| datagram.bytes[0])
+                .collect::<Vec<_>>(),
+            [8, 9]
+        );
+    }
+}
+
+#[test]
+fn one_refused_datagram_does_not_keep_back_the_others() {
+    for (backend, addr) in every_combination() {
+        let (a, mut b) = (socket(addr, backend), socket(addr, backend));
+        let mut batch = SendBatch::new();
+        let port_zero = SocketAddr::new(b.local_addr().ip(), 0);
+        let impossible = vec![0; MAX_DATAGRAM + 1];
+        assert!(batch.push(b.local_addr(), ANY, &[b"first"]));
+        assert!(batch.push(port_zero, ANY, &[b"nowhere"]));
+        assert!(batch.push(b.local_addr(), ANY, &[&impossible]));
+        assert!(batch.push(b.local_addr(), ANY, &[b"last"]));
+        let report = a.send_batch(&mut batch);
+        assert_eq!(report.sent, 2, "{backend:?} {addr}");
+        assert_eq!(report.refused, 1);
+        assert_eq!(report.too_large, 1);
+        let received = receive(&mut b, 2);
+        assert_eq!(received[0].2, b"first");
+        assert_eq!(received[1].2, b"last");
+    }
+}
+
+#[test]
+fn an_unreachable_port_ends_nothing() {
+    for (backend, addr) in every_combination() {
+        let (mut a, b) = (socket(addr, backend), socket(addr, backend));
+        let closed = b.local_addr();
+        drop(b);
+        let mut batch = SendBatch::new();
+        for _ in 0..3 {
+            assert!(batch.push(closed, ANY, &[b"anyone?"]));
+            a.send_batch(&mut batch);
+        }
+        let b = socket(addr, backend);
+        assert!(batch.push(a.local_addr(), ANY, &[b"still here"]));
+        assert_eq!(b.send_batch(&mut batch).sent, 1);
+        assert_eq!(receive(&mut a, 1)[0].2, b"still here");
+    }
+}
+
+#[test]
+fn six_and_four_share_a_port_because_six_is_six_only() {
+    for backend in BACKENDS {
+        let six = socket("[::]:0", backend);
+        let port = six.local_addr().port();
+        let options = BindOptions {
+            backend,
+            ..BindOptions::default()
+        };
+        UdpSocket::bind(SocketAddr::new(ANY, port), &options).unwrap();
+    }
+}
+
+#[test]
+fn a_port_in_use_is_an_error_unless_shared() {
+    for backend in BACKENDS {
+        let first = socket("127.0.0.1:0", backend);
+        let options = BindOptions {
+            backend,
+            ..BindOptions::default()
+        };
+        let error = UdpSocket::bind(first.local_addr(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+
+        let shared = BindOptions {
+            backend,
+            reuse_port: true,
+            ..BindOptions::default()
+        };
+        let first = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &shared).unwrap();
+        UdpSocket::bind(first.local_addr(), &shared).unwrap();
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn shared_ports_keep_a_five_tuple_on_one_socket() {
+    let shared = BindOptions {
+        reuse_port: true,
+        ..BindOptions::default()
+    };
+    let first = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &shared).unwrap();
+    let addr = first.local_addr();
+    let mut shards = vec![first];
+    for _ in 0..3 {
+        shards.push(UdpSocket::bind(addr, &shared).unwrap());
+    }
+    let clients: Vec<_> = (0..32)
+        .map(|_| socket("127.0.0.1:0", Backend::Native))
+        .collect();
+    let mut batch = SendBatch::new();
+    for client in &clients {
+        for _ in 0..5 {
+            assert!(batch.push(addr, ANY, &[b"x"]));
+        }
+        assert_eq!(client.send_batch(&mut batch).sent, 5);
+    }
+    let mut into = RecvBatch::new(MAX_BATCH, 1500);
+    let mut seen = std::collections::BTreeMap::new();
+    for (index, shard) in shards.iter().enumerate() {
+        while shard.recv_batch(&mut into).unwrap() > 0 {
+            for datagram in into.iter() {
+                let entry = seen.entry(datagram.from).or_insert((index, 0));
+                assert_eq!(entry.0, index, "a 5-tuple moved between sockets");
+                entry.1 += 1;
+            }
+        }
+    }
+    assert_eq!(seen.len(), 32);
+    assert!(seen.values().all(|(_, count)| *count == 5));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_wildcard_socket_answers_from_the_address_asked() {
+    let mut server = socket("0.0.0.0:0", Backend::Native);
+    let port = server.local_addr().port();
+    for asked in ["127.0.0.1", "127.0.0.2", "127.200.1.9"] {
+        let mut client = socket("127.0.0.1:0", Backend::Native);
+        echo_once(
+            &mut server,
+            &mut client,
+            SocketAddr::new(asked.parse().unwrap(), port),
+        );
+    }
+    let mut server = socket("[::]:0", Backend::Native);
+    let port = server.local_addr().port();
+    let mut client = socket("[::1]:0", Backend::Native);
+    echo_once(
+        &mut server,
+        &mut client,
+        SocketAddr::new("::1".parse().unwrap(), port),
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn overflow_of_the_receive_queue_is_counted() {
+    let small = BindOptions {
+        recv_buffer: Some(4096),
+        ..BindOptions::default()
+    };
+    let server = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &small).unwrap();
+    let client = socket("127.0.0.1:0", Backend::Native);
+    assert_eq!(server.overflow_drops(), 0);
+    let payload = [0; 1000];
+    let mut batch = SendBatch::new();
+    for _ in 0..2 {
+        for _ in 0..MAX_BATCH {
+            assert!(batch.push(server.local_addr(), ANY, &[&payload]));
+        }
+        assert_eq!(client.send_batch(&mut batch).sent, MAX_BATCH);
+    }
+    // The count travels with datagrams queued after the loss: drain, and ask with one more.
+    let mut into = RecvBatch::new(MAX_BATCH, 1500);
+    let mut taken = 0;
+    loop {
+        let count = server.recv_batch(&mut into).unwrap();
+        if count == 0 {
+            break;
+        }
+        taken += count;
+    }
+    assert!(batch.push(server.local_addr(), ANY, &[b"after"]));
+    assert_eq!(client.send_batch(&mut batch).sent, 1);
+    assert_eq!(server.recv_batch(&mut into).unwrap(), 1);
+    assert_eq!(server.overflow_drops(), (2 * MAX_BATCH - taken) as u64);
+    assert!(server.overflow_drops() > 0);
+}
+
+#[test]
+fn a_full_send_queue_drops_and_says_so() {
+    // A queue smaller than the datagram has room for none: the system takes it or would block.
+    let options = BindOptions {
+        send_buffer: Some(1),
+        ..BindOptions::default()
+    };
+    let a = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+    let sink = socket("127.0.0.1:0", Backend::Native);
+    let payload = vec![0; 60_000];
+    let mut batch = SendBatch::new();
+    for _ in 0..MAX_BATCH {
+        assert!(batch.push(sink.local_addr(), ANY, &[&payload]));
+    }
+    let report = a.send_batch(&mut batch);
+    assert_eq!(report.sent + report.dropped(), MAX_BATCH);
+    assert_eq!(report.refused, 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_dont_fragment_bit_makes_an_oversized_datagram_too_large() {
+    for addr in LOOPBACKS {
+        let (a, mut b) = (socket(addr, Backend::Native), socket(addr, Backend::Native));
+        // Loopback takes 65,536 bytes with all headers, so 65,507 fits IPv4 and with IPv6 too.
+        a.set_dont_fragment(true).unwrap();
+        let mut batch = SendBatch::new();
+        assert!(batch.push(b.local_addr(), ANY, &[&[0; 1200]]));
+        let large = vec![0; MAX_DATAGRAM];
+        assert!(batch.push(b.local_addr(), ANY, &[&large]));
+        let report = a.send_batch(&mut batch);
+        assert_eq!((report.sent, report.too_large), (1, 1), "{addr}");
+        a.set_dont_fragment(false).unwrap();
+        assert!(batch.push(b.local_addr(), ANY, &[b"x"]));
+        assert_eq!(a.send_batch(&mut batch).sent, 1);
+        assert_eq!(receive(&mut b, 2)[1].2, b"x");
+    }
+}
+
+#[test]
+fn a_registered_socket_tells_of_datagrams() {
+    for (backend, addr) in every_combination() {
+        let (a, mut b) = (socket(addr, backend), socket(addr, backend));
+        let mut poll = Poll::new().unwrap();
+        poll.registry()
+            .register(&mut b, Token(7), Interest::READABLE)
+            .unwrap();
+        let mut batch = SendBatch::new();
+        assert!(batch.push(b.local_addr(), ANY, &[b"hello"]));
+        assert_eq!(a.send_batch(&mut batch).sent, 1);
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        assert!(
+            events
+                .iter()
+                .any(|event| event.token() == Token(7) && event.is_readable())
+        );
+    }
+}
+
+fn every_combination() -> impl Iterator<Item = (Backend, &'static str)> {
+    BACKENDS
+        .into_iter()
+        .flat_map(|backend| LOOPBACKS.map(|addr| (backend, addr)))
+}
+
+fn socket(addr: &str, backend: Backend) -> UdpSocket {
+    let options = BindOptions {
+        backend,
+        recv_buffer: Some(1 << 20),
+        ..BindOptions::default()
+    };
+    UdpSocket::bind(addr.parse().unwrap(), &options).unwrap()
+}
+
+fn wait_readable(socket: &mut UdpSocket) {
+    let mut poll = Poll::new().unwrap();
+    poll.registry()
+        .register(socket, Token(0), Interest::READABLE)
+        .unwrap();
+    let mut events = Events::with_capacity(1);
+    poll.poll(&mut events, Some(PATIENCE)).unwrap();
+    poll.registry().deregister(socket).unwrap();
+    assert!(!events.is_empty(), "nothing came");
+}
+
+/// Receives until `count` datagrams are there.
+fn receive(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+    let mut into = RecvBatch::new(MAX_BATCH, MAX_DATAGRAM);
+    let mut all = Vec::new();
+    while all.len() < count {
+        wait_readable(socket);
+        socket.recv_batch(&mut into).unwrap();
+        all.extend(into.iter().map(|d| (d.from, d.local, d.bytes.to_vec())));
+    }
+    assert_eq!(all.len(), count);
+    all
+}
+
+/// `client` asks `server` at `asked`; the answer must come from there.
+#[cfg(target_os = "linux")]
+fn echo_once(server: &mut UdpSocket, client: &mut UdpSocket, asked: SocketAddr) {
+    let mut batch = SendBatch::new();
+    assert!(batch.push(asked, ANY, &[b"who are you?"]));
+    assert_eq!(client.send_batch(&mut batch).sent, 1);
+    let (from, local, bytes) = receive(server, 1).remove(0);
+    assert_eq!(local, asked);
+    assert!(batch.push(from, local.ip(), &[&bytes]));
+    assert_eq!(server.send_batch(&mut batch).sent, 1);
+    assert_eq!(receive(client, 1)[0].0, asked);
+}
