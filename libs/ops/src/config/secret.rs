@@ -76,7 +76,7 @@ impl fmt::Debug for Secret {
 }
 
 /// `${CREDENTIALS_DIRECTORY}/name` is where systemd puts what `LoadCredential=` names.
-fn resolve(path: &str, origin: &Origin) -> Result<PathBuf, String> {
+pub(super) fn resolve(path: &str, origin: &Origin) -> Result<PathBuf, String> {
     let Some(rest) = path.strip_prefix("${CREDENTIALS_DIRECTORY}/") else {
         return Ok(origin.folder.join(path));
     };
@@ -114,7 +114,7 @@ fn check_strength(bytes: &[u8]) -> Result<(), String> {
             .chunks(sample.len())
             .all(|c| sample.as_bytes().starts_with(c))
     };
-    if !bytes.is_empty() && SAMPLES.iter().any(|sample| is_sample(sample)) {
+    if !bytes.is_empty() && SAMPLES.iter().any(is_sample) {
         return Err("is a sample value, not a secret; try: openssl rand -hex 32".to_owned());
     }
     if bytes.len() < SHORTEST {

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::value::{FromValue, Value};
-use super::{ListenUrl, Origin, Problem, Problems, Scheme, Secret};
+use super::{ListenUrl, Origin, Problem, Problems, Scheme, Secret, secret};
 
 /// A configuration type, read from one table.
 pub trait FromRaw: Sized {
@@ -250,6 +251,19 @@ impl<'d> Section<'d> {
             items.extend(Section::open(path, table, self.document).read::<T>());
         }
         items
+    }
+
+    /// The path that `key` names, resolved like those of secrets: relative ones start at the folder
+    /// of the configuration file. Whether a file is there shows when it is opened.
+    pub fn file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.required::<String>(key)?;
+        match secret::resolve(&path, self.document.origin) {
+            Ok(path) => Some(path),
+            Err(reason) => {
+                self.problem(key, &format!("`{path}`: {reason}"));
+                None
+            }
+        }
     }
 
     /// The secret in the file that `key` names; see [`Secret`] for what is refused.
