@@ -56,7 +56,7 @@ pub struct Behaviour {
     pub filtering: Dependence,
     /// How external ports are chosen.
     pub ports: Ports,
-    /// Where they are chosen from.
+    /// Where they are chosen from: the ports of the external address that are this NAT's.
     pub port_range: RangeInclusive<u16>,
     /// How long a mapping, and the right of a remote to send to it, lives without a refresh.
     pub lifetime: Duration,

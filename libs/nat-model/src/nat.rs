@@ -311,7 +311,7 @@ impl Nat {
     ) -> Result<Outbound, DropReason> {
         self.handle_timeout(now);
         self.check_line(remote)?;
-        let own = remote.ip() == self.external;
+        let own = self.owns(remote);
         if own && self.behaviour.hairpinning == Hairpinning::None {
             return Err(DropReason::NoHairpin);
         }
@@ -332,10 +332,15 @@ impl Nat {
     ) -> Result<SocketAddr, DropReason> {
         self.handle_timeout(now);
         self.check_line(remote)?;
-        if external.ip() != self.external {
+        if !self.owns(external) {
             return Err(DropReason::NoMapping);
         }
         self.admitted(now, external.port(), remote)
+    }
+
+    /// Whether an address is this NAT's. Where customers share an address (RFC 7597), each owns its range of the ports.
+    fn owns(&self, address: SocketAddr) -> bool {
+        address.ip() == self.external && self.behaviour.port_range.contains(&address.port())
     }
 
     fn check_line(&self, remote: SocketAddr) -> Result<(), DropReason> {

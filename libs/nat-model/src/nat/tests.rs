@@ -267,6 +267,25 @@ fn without_hairpinning_own_addresses_are_unreachable_from_inside() {
 }
 
 #[test]
+fn ports_of_a_shared_address_outside_the_range_are_somebody_elses() {
+    let mut nat = nat(Behaviour {
+        port_range: 20_000..=20_999,
+        ..Kind::PortRestricted.behaviour()
+    });
+    let home = addr("192.168.1.2:5000");
+    let neighbour = SocketAddr::new(external(), 21_000);
+    let now = start();
+    let sent = nat.outbound(now, home, neighbour);
+    assert!(matches!(sent, Ok(Outbound::Sent { .. })), "{sent:?}");
+    let outside = sent.expect("sent").from();
+    assert_eq!(nat.inbound(now, outside, neighbour), Ok(home));
+    assert_eq!(
+        nat.inbound(now, neighbour, outside),
+        Err(DropReason::NoMapping)
+    );
+}
+
+#[test]
 fn blocked_udp_passes_nothing_in_either_direction() {
     let mut nat = nat(Kind::FullCone.behaviour());
     let (home, remote) = (addr("192.168.1.2:5000"), addr("198.51.100.1:1000"));
