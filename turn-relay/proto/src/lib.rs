@@ -1,1 +1,61 @@
-//! Placeholder of the first commit.
+//! TURN (RFC 8656) over STUN (RFC 8489) as a state machine: no sockets, no clock, no threads.
+//!
+//! # The contract on one page
+//!
+//! **Calls in.** Whoever owns the sockets (the *shell*) reads both clocks once per batch and calls
+//! - [`Relay::handle_client`] for each datagram (UDP) or frame (TCP, TLS) that a client sent to a
+//!   listening socket,
+//! - [`Relay::handle_peer`] for each datagram that arrived on a relay socket, and
+//!   [`Relay::handle_peer_error`] for an ICMP error reported there,
+//! - [`Relay::handle_socket`] to answer each [`Event::SocketWanted`], exactly once,
+//! - [`Relay::handle_disconnect`] when a client's TCP or TLS connection ends,
+//! - [`Relay::handle_usage`] for what a kernel fast path carried by itself,
+//! - [`Relay::handle_timeout`] when the deadline of [`Relay::poll_timeout`] has come.
+//!
+//! **Results out.** Every datagram ends in exactly one [`Verdict`]: forwarded, replied, absorbed or
+//! dropped with a reason; the shell counts them and the counts add up to what was received. The
+//! machine *decides*, the shell *moves bytes*: a forwarded payload is named as a range of the input
+//! and goes out as `header ++ input[payload] ++ padding` ([`Forward`]). The bytes of a
+//! [`Verdict::Reply`] are in the caller's `reply` buffer, which the machine clears first.
+//!
+//! **The drain rule.** After each batch of `handle_*` calls: drain [`Relay::poll_event`], act on the
+//! events in order, answer sockets, drain [`Relay::poll_transmit`] (replies that had to wait for a
+//! socket), then sleep until [`Relay::poll_timeout`].
+//!
+//! **Sockets are asked for and answered.** An Allocate request picks a random port and emits
+//! [`Event::SocketWanted`]; its response leaves by `poll_transmit` after the answer. `InUse` makes
+//! the machine ask for another port, a few times, then the client reads 508. Each socket that was
+//! `Opened` is given back by one [`Event::SocketFreed`]; one that was answered otherwise is not.
+//! When [`Event::SocketFreed`] and [`Event::SocketWanted`] name the same address, the order of the
+//! events is the order of the acts.
+//!
+//! **Time** is two clocks ([`Now`]): lifetimes follow the monotonic one, credentials the wall clock,
+//! so that a jump of the wall clock ends no allocation. **Randomness** is one seed. Everything else
+//! that differs between test and production is [`RelayConfig`].
+//!
+//! # Reading order
+//!
+//! One packet: `demux` (what is it?) → `data` (two lookups → `Forward`), or → `relay` (dispatch) →
+//! `auth` → `request/*` → `tables` → `Reply`. Beside them: `ports`, `peers`, `quota`, `limits`,
+//! `timers`, each with one job.
+
+mod config;
+mod counters;
+mod hash;
+mod peers;
+mod ports;
+mod relay;
+mod verdict;
+
+pub use config::{
+    Lifetimes, Limits, Prefix, PrefixError, Protocol, Quota, Realm, RealmError, RelayAddress,
+    RelayConfig, StaticUser,
+};
+pub use counters::{AuthFailure, Counters, QuotaKind, RequestMethod};
+pub use peers::{PeerDenial, PeerPolicy, PeerRules};
+pub use ports::LivePorts;
+pub use relay::{AllocationView, Gauges, Relay};
+pub use verdict::{
+    Direction, DropReason, EndReason, Event, Family, Forward, Framing, Header, Now, Path, Reason,
+    RelayAddr, SocketOutcome, Traffic, Transport, Verdict,
+};
