@@ -1,48 +1,51 @@
 //! SIGTERM and SIGINT: the first asks the process to end, the second ends it.
 
+use std::io;
+
 use tokio::sync::watch;
 
-/// Waits for SIGTERM or SIGINT (Ctrl-C elsewhere than on Unix).
+/// Waits for SIGTERM or SIGINT (Ctrl-C elsewhere than on Unix), heard from the first poll on.
 ///
-/// From then on a second signal ends the process at once, with 128 + its number as the exit code, even
-/// if every task of the caller hangs: signals are watched by a thread of their own.
+/// A second signal ends the process at once, with 128 + its number as the exit code, even if every task
+/// of the caller hangs: signals are watched by a thread of their own.
 pub async fn signal() {
-    let mut received = watcher();
-    // The sender lives in the watching thread for ever; if that thread could not start, nobody can
-    // ask for an orderly end and the system's own handling of signals stays in force.
-    if received.wait_for(|received| *received).await.is_err() {
+    let asked = match watch_signals() {
+        Ok(mut asked) => asked.wait_for(|asked| *asked).await.is_ok(),
+        Err(error) => {
+            tracing::error!(%error, "signals are not watched");
+            false
+        }
+    };
+    // Without a watcher nobody can ask for an orderly end; the system's own handling stays in force.
+    if !asked {
         std::future::pending::<()>().await;
     }
 }
 
-fn watcher() -> watch::Receiver<bool> {
-    let (sender, receiver) = watch::channel(false);
-    let thread = std::thread::Builder::new().name("signals".to_owned());
-    if let Err(error) = thread.spawn(move || watch_signals(&sender)) {
-        tracing::error!(%error, "signals are not watched");
-    }
-    receiver
-}
-
-fn watch_signals(received: &watch::Sender<bool>) {
+/// Starts the watching thread and returns once it hears signals.
+fn watch_signals() -> io::Result<watch::Receiver<bool>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
-    let outcome = runtime.and_then(|runtime| {
-        runtime.block_on(async {
-            let mut signals = Signals::new()?;
-            let name = signals.next().await.name;
-            tracing::info!(signal = name, "asked to end; a second signal ends at once");
-            received.send_replace(true);
-            let second = signals.next().await;
-            tracing::warn!(signal = second.name, "ended at once");
-            std::process::exit(second.exit_code);
-        })
-    });
-    let outcome: Result<(), std::io::Error> = outcome;
-    if let Err(error) = outcome {
-        tracing::error!(%error, "signals are not watched");
-    }
+        .build()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::new()?
+    };
+    let (asked, receiver) = watch::channel(false);
+    let watch = async move {
+        let first = signals.next().await;
+        tracing::info!(
+            signal = first.name,
+            "asked to end; a second signal ends at once"
+        );
+        asked.send_replace(true);
+        let second = signals.next().await;
+        tracing::warn!(signal = second.name, "ended at once");
+        std::process::exit(second.exit_code);
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || runtime.block_on(watch))?;
+    Ok(receiver)
 }
 
 struct Received {
@@ -58,7 +61,7 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
         Ok(Self {
@@ -80,7 +83,7 @@ struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self)
     }
 

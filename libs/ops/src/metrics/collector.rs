@@ -88,14 +88,11 @@ impl Sink<'_> {
             family.name
         );
         let mut metric = proto::Metric::default();
-        metric.set_label(
-            family
-                .labels
-                .iter()
-                .zip(labels)
-                .map(|(n, v)| label_pair(n, v))
-                .collect(),
-        );
+        let pairs = family.labels.iter().zip(labels);
+        let mut pairs: Vec<_> = pairs.map(|(name, value)| label_pair(name, value)).collect();
+        // Sorted by name, as the library does for its own metrics.
+        pairs.sort_by(|left, right| left.name().cmp(right.name()));
+        metric.set_label(pairs);
         match family.kind {
             Kind::Counter => {
                 let mut counter = proto::Counter::default();
