@@ -2,8 +2,8 @@
 //!
 //! Read in this order: [`requirements`] (what a test needs and how it says that it is missing), [`netns`] (one namespace),
 //! [`nat`] (what a router's rules are), [`core`] (the internet in the middle: it counts, cuts and records), [`lab`] (homes
-//! and servers around it), then [`processes`], [`binaries`], [`config`], [`deployment`] and [`player`], which put the
-//! real programs into it.
+//! and servers around it), then [`processes`], [`binaries`], [`config`], [`deployment`], [`player`] and [`meeting`],
+//! which put the real programs into it.
 //!
 //! Everything a test makes carries the test process's id in its name, disappears on drop (a panic included), and is
 //! swept up by the next run if the process was killed.
@@ -15,6 +15,7 @@ pub mod core;
 pub mod deployment;
 pub mod http;
 pub mod lab;
+pub mod meeting;
 pub mod nat;
 pub mod netns;
 pub mod player;

@@ -99,6 +99,20 @@ impl Player {
         })
     }
 
+    /// The path it spoke of last, in `connected` or `path_changed`.
+    ///
+    /// # Errors
+    /// When it spoke of none.
+    pub fn last_path(&self) -> Result<String> {
+        let lines = self.process.stdout_lines();
+        let paths = lines.iter().rev().find_map(|line| {
+            let event = event_in(line, "connected").or_else(|| event_in(line, "path_changed"))?;
+            let path = event.get("path").or_else(|| event.get("to"))?;
+            Some(path.as_str()?.to_owned())
+        });
+        paths.with_context(|| self.process.report())
+    }
+
     /// Waits for its successful end.
     ///
     /// # Errors

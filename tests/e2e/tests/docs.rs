@@ -34,8 +34,13 @@ fn files_named_in_code_spans_exist() -> Result<()> {
     let mut missing = Vec::new();
     for file in documents()? {
         for span in code_spans(&read(&file)?) {
-            let plain = span.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-            let starts_here = span.split('/').next().is_some_and(|first| top.contains(first));
+            let plain = span
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+            let starts_here = span
+                .split('/')
+                .next()
+                .is_some_and(|first| top.contains(first));
             if plain && starts_here && span.contains('/') && !root().join(&span).exists() {
                 missing.push(format!("{}: {span}", file.display()));
             }
@@ -47,10 +52,18 @@ fn files_named_in_code_spans_exist() -> Result<()> {
 
 #[test]
 fn crates_named_with_cargo_exist() -> Result<()> {
-    let manifests = tracked_files()?.into_iter().filter(|file| file.ends_with("Cargo.toml"));
+    let manifests = tracked_files()?
+        .into_iter()
+        .filter(|file| file.ends_with("Cargo.toml"));
     let names: BTreeSet<String> = manifests
         .filter_map(|file| toml::from_str::<toml::Table>(&read(&file).ok()?).ok())
-        .filter_map(|manifest| manifest.get("package")?.get("name")?.as_str().map(str::to_owned))
+        .filter_map(|manifest| {
+            manifest
+                .get("package")?
+                .get("name")?
+                .as_str()
+                .map(str::to_owned)
+        })
         .collect();
     for file in documents()? {
         for command in commands(&read(&file)?).filter(|command| command.contains("cargo ")) {
@@ -71,7 +84,9 @@ fn commands_of_ours_know_the_options_they_are_shown_with() -> Result<()> {
     let mut checked = 0;
     for file in documents()? {
         for command in commands(&read(&file)?) {
-            let Some((program, arguments)) = ours(&command) else { continue };
+            let Some((program, arguments)) = ours(&command) else {
+                continue;
+            };
             checked += 1;
             if let Some(fault) = unknown_in(&program, &arguments)? {
                 faults.push(format!("{}: {fault}: {command}", file.display()));
@@ -87,8 +102,14 @@ fn commands_of_ours_know_the_options_they_are_shown_with() -> Result<()> {
 fn ci_runs_the_commands_of_the_readme() -> Result<()> {
     let readme = read(Path::new("README.md"))?;
     let ci = read(Path::new(".ci/run"))?;
-    for command in ["cargo run --release -p rallypoint -- demo", "cargo test --workspace"] {
-        ensure!(readme.contains(command), "README.md does not show `{command}`");
+    for command in [
+        "cargo run --release -p rallypoint -- demo",
+        "cargo test --workspace",
+    ] {
+        ensure!(
+            readme.contains(command),
+            "README.md does not show `{command}`"
+        );
         ensure!(ci.contains(command), ".ci/run does not run `{command}`");
     }
     Ok(())
@@ -96,7 +117,9 @@ fn ci_runs_the_commands_of_the_readme() -> Result<()> {
 
 fn documents() -> Result<Vec<PathBuf>> {
     let files = tracked_files()?.into_iter();
-    Ok(files.filter(|file| file.extension().is_some_and(|extension| extension == "md")).collect())
+    Ok(files
+        .filter(|file| file.extension().is_some_and(|extension| extension == "md"))
+        .collect())
 }
 
 fn read(file: &Path) -> Result<String> {
@@ -106,9 +129,18 @@ fn read(file: &Path) -> Result<String> {
 /// The targets of `[text](target)` and `src="target"`, outside code blocks.
 fn links(text: &str) -> Vec<String> {
     let prose = outside_blocks(text);
-    let inline = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let html = prose.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next());
-    inline.chain(html).map(|target| target.trim().to_owned()).collect()
+    let inline = prose
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    let html = prose
+        .split("src=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next());
+    inline
+        .chain(html)
+        .map(|target| target.trim().to_owned())
+        .collect()
 }
 
 fn fault_in(document: &Path, link: &str) -> Result<Option<String>> {
@@ -118,7 +150,10 @@ fn fault_in(document: &Path, link: &str) -> Result<Option<String>> {
     let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
     let target = match file {
         "" => document.to_owned(),
-        _ => document.parent().unwrap_or(Path::new("")).join(file),
+        _ => document
+            .parent()
+            .unwrap_or_else(|| Path::new(""))
+            .join(file),
     };
     if !root().join(&target).exists() {
         return Ok(Some("no such file".to_owned()));
@@ -128,21 +163,31 @@ fn fault_in(document: &Path, link: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let text = read(&target)?;
-    let found = text.lines().filter(|line| line.starts_with('#')).any(|line| slug(line) == anchor);
+    let found = text
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .any(|line| slug(line) == anchor);
     Ok((!found).then(|| "no such heading".to_owned()))
 }
 
 /// A heading as the renderers turn it into an anchor.
 fn slug(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    let kept = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 /// `code` in prose.
 fn code_spans(text: &str) -> Vec<String> {
     let prose = outside_blocks(text);
-    prose.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    prose
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn outside_blocks(text: &str) -> String {
@@ -160,8 +205,18 @@ fn commands(text: &str) -> impl Iterator<Item = String> {
     let lines: Vec<String> = joined
         .iter()
         .flat_map(|block| block.lines().skip(1))
-        .map(|line| line.trim().trim_start_matches("$ ").trim_start_matches("# "))
-        .map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned())
+        .map(|line| {
+            line.trim()
+                .trim_start_matches("$ ")
+                .trim_start_matches("# ")
+        })
+        .map(|line| {
+            line.split(" #")
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        })
         .collect();
     lines.into_iter()
 }
@@ -172,16 +227,30 @@ fn ours(command: &str) -> Option<(PathBuf, Vec<String>)> {
         .split_whitespace()
         .take_while(|word| !["|", ">", "<", "&&", "&", ";", "2>&1"].contains(word))
         .collect();
-    let programs = ["rallypoint", "rallypoint-stun", "rallypoint-turn", "rallypoint-signal"];
+    let programs = [
+        "rallypoint",
+        "rallypoint-stun",
+        "rallypoint-turn",
+        "rallypoint-signal",
+    ];
     let at = if words.first() == Some(&"cargo") {
         // `cargo run -p rallypoint -- demo`
         let package = words.windows(2).find(|pair| pair[0] == "-p")?[1];
         ensure_named(package, &programs)?;
-        words.iter().position(|word| *word == "--").unwrap_or(words.len() - 1)
+        words
+            .iter()
+            .position(|word| *word == "--")
+            .unwrap_or(words.len() - 1)
     } else {
-        words.iter().position(|word| programs.iter().any(|program| is_program(word, program)))?
+        words
+            .iter()
+            .position(|word| programs.iter().any(|program| is_program(word, program)))?
     };
-    let name = if words[0] == "cargo" { "rallypoint" } else { words[at].rsplit('/').next()? };
+    let name = if words[0] == "cargo" {
+        "rallypoint"
+    } else {
+        words[at].rsplit('/').next()?
+    };
     let built = binaries().ok()?;
     let program = match name {
         "rallypoint" => &built.rallypoint,
@@ -189,7 +258,10 @@ fn ours(command: &str) -> Option<(PathBuf, Vec<String>)> {
         "rallypoint-turn" => &built.turn,
         _ => &built.signal,
     };
-    let arguments = words[at + 1..].iter().map(|word| (*word).to_owned()).collect();
+    let arguments = words[at + 1..]
+        .iter()
+        .map(|word| (*word).to_owned())
+        .collect();
     Some((program.clone(), arguments))
 }
 
@@ -205,14 +277,21 @@ fn is_program(word: &str, program: &str) -> bool {
 fn unknown_in(program: &Path, arguments: &[String]) -> Result<Option<String>> {
     let subcommand: Vec<&String> = arguments
         .iter()
-        .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-'))
+        .take_while(|word| {
+            word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
+        })
         .collect();
-    let output = Command::new(program).args(&subcommand).arg("--help").output()?;
+    let output = Command::new(program)
+        .args(&subcommand)
+        .arg("--help")
+        .output()?;
     if !output.status.success() {
         return Ok(Some(format!("no subcommand {subcommand:?}")));
     }
     let help = String::from_utf8_lossy(&output.stdout).into_owned();
-    let options = arguments.iter().filter(|word| word.starts_with("--") && word.len() > 2);
+    let options = arguments
+        .iter()
+        .filter(|word| word.starts_with("--") && word.len() > 2);
     for option in options {
         let name = option.split('=').next().unwrap_or_default();
         if !help.contains(name) && name != "--version" {

@@ -173,6 +173,25 @@ fn homes_overlap_and_the_core_counts_cuts_and_mends() -> Result<()> {
 }
 
 #[test]
+fn the_recorder_sees_every_byte_that_crosses_the_core() -> Result<()> {
+    if !requirements::met(&[Need::Lab, Need::Tool("tcpdump")])? {
+        return Ok(());
+    }
+    let mut lab = Lab::new()?;
+    let (server, home) = (lab.server(10)?, lab.home(Access::PortRestricted)?);
+    let directory = tempfile::tempdir()?;
+    let capture = lab.core().capture(&directory.path().join("core.pcap"))?;
+
+    let local = home.host().enter(|| UdpSocket::bind("0.0.0.0:0"))??;
+    local.send_to(b"readable by anyone on the way", (server.address4(), 4001))?;
+
+    let recording = capture.finish(server.host(), (home.external4()?, 9).into())?;
+    ensure!(recording.contains(b"readable by anyone"));
+    ensure!(!recording.contains(b"never sent at all"));
+    Ok(())
+}
+
+#[test]
 fn coturn_classifies_the_nats_the_same_way() -> Result<()> {
     const KINDS: [(Access, &str, &str); 5] = [
         (
