@@ -1,4 +1,4 @@
-//! The least HTTP that asks a daemon's admin listener, from inside its namespace.
+//! The least HTTP that asks a daemon's admin listener, on the machine it runs on.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::netns::Namespace;
+use crate::netns::Machine;
 use crate::processes::Process;
 use crate::wait::{self, PATIENCE};
 
@@ -14,8 +14,8 @@ use crate::wait::{self, PATIENCE};
 ///
 /// # Errors
 /// When there is no answer that looks like HTTP.
-pub fn get(namespace: &Namespace, address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let answer = namespace.enter(|| -> Result<String> {
+pub fn get(machine: &Machine, address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let answer = machine.enter(|| -> Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(
@@ -40,10 +40,10 @@ pub fn get(namespace: &Namespace, address: SocketAddr, path: &str) -> Result<(u1
 ///
 /// # Errors
 /// When it does not become ready.
-pub fn wait_ready(namespace: &Namespace, admin: SocketAddr, daemon: &Process) -> Result<()> {
+pub fn wait_ready(machine: &Machine, admin: SocketAddr, daemon: &Process) -> Result<()> {
     wait::until("ready", PATIENCE, || {
         ensure!(daemon.running()?, "it ended instead of becoming ready");
-        let ready = get(namespace, admin, "/readyz").is_ok_and(|(status, _)| status == 200);
+        let ready = get(machine, admin, "/readyz").is_ok_and(|(status, _)| status == 200);
         Ok(ready.then_some(()))
     })
     .with_context(|| daemon.report())

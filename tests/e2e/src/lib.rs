@@ -12,6 +12,7 @@ pub mod binaries;
 pub mod capture;
 pub mod config;
 pub mod core;
+pub mod daemon;
 pub mod deployment;
 pub mod http;
 pub mod lab;

@@ -133,8 +133,8 @@ impl Meeting {
                 "it says {said:?}, the core says {expected:?}:\n{traffic}"
             );
         }
-        let sink = SocketAddr::new(self.deployment.stun.server().address4(), 9);
-        let recording = capture.finish(self.deployment.turn.server().host(), sink)?;
+        let sink = SocketAddr::new(self.deployment.servers.stun.address4(), 9);
+        let recording = capture.finish(self.deployment.servers.turn.host(), sink)?;
         Ok(Session {
             traffic,
             recording,
@@ -211,7 +211,7 @@ impl Meeting {
     }
 
     fn relay(&self) -> [IpAddr; 2] {
-        let server = self.deployment.turn.server();
+        let server = &self.deployment.servers.turn;
         [server.address4(), server.address6()]
     }
 

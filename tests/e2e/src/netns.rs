@@ -1,5 +1,6 @@
 //! One network namespace: a machine of its own as far as the network is concerned.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,6 +16,12 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+}
+
+/// Where something runs: in a namespace, or simply here.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    namespace: Option<String>,
 }
 
 impl Namespace {
@@ -41,12 +48,18 @@ impl Namespace {
         &self.name
     }
 
+    /// The namespace as a place to run things, without owning it.
+    #[must_use]
+    pub fn machine(&self) -> Machine {
+        Machine {
+            namespace: Some(self.name.clone()),
+        }
+    }
+
     /// A command that will run inside.
     #[must_use]
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
-        command
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        self.machine().command(program)
     }
 
     /// Runs lines of `ip` commands inside (without the word `ip`).
@@ -79,12 +92,42 @@ impl Namespace {
             .with_context(|| format!("{path} = {value} in {}", self.name))
     }
 
-    /// Does `work` on a thread that has moved into this namespace. A socket made there stays there, wherever it is used.
+    /// Does `work` inside, as [`Machine::enter`].
     ///
     /// # Errors
     /// When the namespace cannot be entered.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let path = format!("/run/netns/{}", self.name);
+        self.machine().enter(work)
+    }
+}
+
+impl Machine {
+    /// The machine that the test itself runs on, as it is.
+    #[must_use]
+    pub fn here() -> Self {
+        Self { namespace: None }
+    }
+
+    /// A command that will run on this machine.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(name) = &self.namespace else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", name]).arg(program);
+        command
+    }
+
+    /// Does `work` on a thread that has moved to this machine. A socket made there stays there, wherever it is used.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let Some(name) = &self.namespace else {
+            return Ok(work());
+        };
+        let path = format!("/run/netns/{name}");
         let file = File::open(&path).with_context(|| path.clone())?;
         let inside = || -> Result<T> {
             move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))

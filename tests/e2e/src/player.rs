@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::binaries::binaries;
-use crate::netns::Namespace;
+use crate::netns::Machine;
 use crate::processes::Process;
 
 /// How long a player may take for anything. Connecting takes well under a second on a quiet machine.
@@ -44,17 +44,12 @@ impl Player {
     ///
     /// # Errors
     /// When the program cannot be built or started.
-    pub fn start(
-        machine: &Namespace,
-        signal: &str,
-        room: &str,
-        arguments: &[&str],
-    ) -> Result<Self> {
+    pub fn start(machine: &Machine, signal: &str, room: &str, arguments: &[&str]) -> Result<Self> {
         let mut command = machine.command(&binaries()?.rallypoint);
         command
             .args(["play", "--json", "--signal", signal, "--room", room])
             .args(arguments);
-        let process = Process::start(&format!("player on {}", machine.name()), &mut command)?;
+        let process = Process::start("player", &mut command)?;
         Ok(Self { process })
     }
 

@@ -40,7 +40,7 @@ fn a_file_arrives_unchanged_and_unread_over_the_relay() -> Result<()> {
     let size = bytes.len() as u64;
     let up = meeting.to_relay(&traffic, &meeting.anna, Protocol::Udp);
     let down = traffic.sent(
-        meeting.deployment.turn.server().address4(),
+        meeting.deployment.servers.turn.address4(),
         meeting.ben.external4()?,
     );
     ensure!(
@@ -60,8 +60,8 @@ fn a_file_arrives_unchanged_and_unread_over_the_relay() -> Result<()> {
         );
     }
 
-    let stun = (meeting.deployment.stun.server().address4(), 9).into();
-    let recording = capture.finish(meeting.deployment.turn.server().host(), stun)?;
+    let stun = (meeting.deployment.servers.stun.address4(), 9).into();
+    let recording = capture.finish(meeting.deployment.servers.turn.host(), stun)?;
     ensure!(
         recording.len() as u64 > 2 * size,
         "the recording is too short to prove anything"

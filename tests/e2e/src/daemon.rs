@@ -1,0 +1,146 @@
+//! One daemon on one machine: started with its configuration file, ready, asked for its metrics, restarted.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::http;
+use crate::netns::Machine;
+use crate::processes::Process;
+
+/// A running daemon. Dropping it kills it.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    machine: Machine,
+    admin: SocketAddr,
+    config: PathBuf,
+    program: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `PROGRAM --config FILE` and waits until its admin listener says that it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready; the error holds what it said.
+    pub fn start(
+        machine: Machine,
+        program: &Path,
+        config: &Path,
+        admin: SocketAddr,
+    ) -> Result<Self> {
+        let process = launch(&machine, program, config)?;
+        let daemon = Self {
+            process,
+            machine,
+            admin,
+            config: config.to_owned(),
+            program: program.to_owned(),
+        };
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it again with the same configuration, killing it first (SIGKILL) if it still runs.
+    ///
+    /// # Errors
+    /// When it does not become ready again.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.process.running()? {
+            self.process.kill()?;
+        }
+        self.process = launch(&self.machine, &self.program, &self.config)?;
+        self.wait_ready()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The machine it runs on.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Its admin listener, on that machine's loopback.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Its program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// `/metrics` as text.
+    ///
+    /// # Errors
+    /// When it does not answer with 200.
+    pub fn metrics(&self) -> Result<String> {
+        let (status, body) = http::get(&self.machine, self.admin, "/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}: {body}");
+        Ok(body)
+    }
+
+    /// The sum of a metric over its series that carry all the given labels (as `name="value"`).
+    ///
+    /// # Errors
+    /// When `/metrics` does not answer, or has no such series.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let scrape = self.metrics()?;
+        sum_of(&scrape, name, labels).with_context(|| format!("no {name} {labels:?} in\n{scrape}"))
+    }
+
+    /// Asks it to end by SIGTERM and waits until it has, with success.
+    ///
+    /// # Errors
+    /// When it takes too long or ends with anything but 0.
+    pub fn shut_down(&self, patience: Duration) -> Result<()> {
+        self.process.terminate()?;
+        let status = self.process.wait(patience)?;
+        ensure!(
+            status.success(),
+            "{} ended with {status}\n{}",
+            self.program.display(),
+            self.process.report()
+        );
+        Ok(())
+    }
+
+    fn wait_ready(&self) -> Result<()> {
+        http::wait_ready(&self.machine, self.admin, &self.process)
+            .with_context(|| self.program.display().to_string())
+    }
+}
+
+/// The sum of one metric in a scrape over the series that carry all the given labels; `None` when there is no such series.
+#[must_use]
+pub fn sum_of(scrape: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let series = scrape
+        .lines()
+        .filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        })
+        .filter(|line| labels.iter().all(|label| line.contains(label)));
+    let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.reduce(|sum, value| sum + value)
+}
+
+fn launch(machine: &Machine, program: &Path, config: &Path) -> Result<Process> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    Process::start(&name, machine.command(program).arg("--config").arg(config))
+}
