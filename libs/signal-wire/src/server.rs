@@ -41,7 +41,7 @@ pub enum ServerBodyWith<D> {
     MemberLeft(MemberLeft),
     /// `lobby.ready`: the lobby holds `max` members.
     LobbyReady(LobbyReady),
-    /// `lobby.left`: answers `lobby.leave`.
+    /// `lobby.left`: answers `lobby.leave`; as an event, the lobby was closed for lack of use.
     LobbyLeft,
     /// `signal`: from another member.
     Signal(SignalFromWith<D>),
@@ -60,7 +60,7 @@ pub enum ServerBodyWith<D> {
 pub struct Welcome {
     /// Names the session.
     pub session_id: SessionId,
-    /// Proves the right to take it up again; new with every `welcome`.
+    /// Proves the right to take it up again; the same for the life of the session.
     pub resume_token: ResumeToken,
     /// Whether every event since `last_seq` follows. `false` with a `lobby` means that a
     /// `lobby.joined` event with its present state follows; without one, a new session.
