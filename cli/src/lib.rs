@@ -1,1 +1,35 @@
-//! Placeholder of the first commit.
+//! The tool around the products: `up` runs all three services, `play` is a player, `demo` shows what it is all for.
+//!
+//! - [`args`]: the command line.
+//! - [`services`]: STUN, TURN and signaling in one process, as `up` and `demo` need them.
+//! - [`play`]: one player as a process: a session over the SDK, files included.
+//! - [`demo`]: four pairs of players behind emulated NATs, a live view, a picture and the figures.
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod demo;
+pub mod output;
+pub mod play;
+pub mod services;
+pub mod up;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+
+/// Runs a command; what went wrong is said in words on stderr, with exit code 1.
+#[must_use]
+pub fn run(cli: &Cli) -> ExitCode {
+    let outcome = match &cli.command {
+        Command::Up(args) => up::run(args).map_err(|error| error.to_string()),
+        Command::Play(args) => play::run(args).map_err(|error| error.to_string()),
+        Command::Demo(args) => demo::run(args).map_err(|error| error.to_string()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            output::error_line(&format!("rallypoint: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
