@@ -1,7 +1,9 @@
 //! The three daemons together, each with its own configuration file made from the example in `deploy/config`: on three
 //! servers of the lab as the README describes it, or on loopback for what needs no root.
 
+use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -221,6 +223,8 @@ fn loopback(port: u16) -> SocketAddr {
 fn write_secret(directory: &Path) -> Result<std::path::PathBuf> {
     let secret = directory.join("turn-secret");
     std::fs::write(&secret, SECRET).context("the shared secret")?;
+    // The daemons refuse a secret that others can read.
+    std::fs::set_permissions(&secret, Permissions::from_mode(0o600))?;
     Ok(secret)
 }
 
