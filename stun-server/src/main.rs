@@ -1,3 +1,80 @@
 //! The `rallypoint-stun` daemon.
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Context;
+use ops::admin::Admin;
+use ops::daemon::{self, Program, Start};
+use ops::metrics::{self, BuildInfo, Registry};
+use ops::{Health, logging, shutdown};
+use stun_server::{Config, Server};
+
+const PROGRAM: Program = Program {
+    name: "rallypoint-stun",
+    about: "A STUN server: tells players the address that the world sees them at",
+    version: env!("CARGO_PKG_VERSION"),
+    default_config: stun_server::config::DEFAULT,
+};
+
+const BUILD: BuildInfo = BuildInfo {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: match option_env!("RALLYPOINT_REVISION") {
+        Some(revision) => revision,
+        None => "unknown",
+    },
+};
+
+fn main() -> ExitCode {
+    let config = match daemon::start::<Config>(PROGRAM) {
+        Start::Run(config) => config,
+        Start::Exit(code) => return code,
+    };
+    daemon::abort_on_panic();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    logging::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("the runtime of the admin listener")?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    metrics::register_process(&registry, BUILD)?;
+    let health = Health::new(&registry)?;
+    let admin_address = config.admin.listen;
+    let server = Server::bind(config, &registry)?;
+    let admin = Admin::bind(admin_address, registry, health.clone()).await?;
+    announce(&server, &admin);
+    health.set_ready(true);
+
+    shutdown::signal().await;
+
+    health.set_draining(true);
+    server.shutdown();
+    admin.shutdown().await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn announce(server: &Server, admin: &Admin) {
+    for (scheme, address) in server.local_addrs() {
+        tracing::info!(scheme = scheme.as_str(), %address, "listening");
+    }
+    let address = admin.local_addr();
+    tracing::info!(%address, "metrics and health");
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "metrics are readable from other machines; keep a firewall before them");
+    }
+}

@@ -1,0 +1,260 @@
+//! The server as a library: bind everything, start the threads, end them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use mio::net::TcpListener;
+use mio::{Poll, Token, Waker};
+use net_io::{BindOptions, UdpSocket, clock, tcp};
+use ops::config::{ListenUrl, Scheme};
+use ops::metrics::{MetricError, Registry};
+use stun_server_proto::{LimitConfig, Prefix, Responder, SourceLimits};
+
+use crate::config::{Config, Limits};
+use crate::counters::{Counters, QueueDrops};
+use crate::shard::{Listener, Shard};
+use crate::stream::Streams;
+
+/// The token of a thread's waker; no listener or connection has it.
+pub(crate) const WAKE: Token = Token(usize::MAX);
+/// How often another port is tried where the system may choose it and somebody else was quicker.
+const PORT_ATTEMPTS: usize = 8;
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A listener could not be bound.
+    #[error("cannot listen on {url}: {source}")]
+    Listen {
+        /// The listener.
+        url: ListenUrl,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its metrics could not be declared.
+    #[error(transparent)]
+    Metrics(#[from] MetricError),
+    /// A thread, its poll or random bytes could not be had.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running server; ends when dropped.
+#[derive(Debug)]
+pub struct Server {
+    local_addrs: Vec<(Scheme, SocketAddr)>,
+    workers: Vec<Worker>,
+}
+
+impl Server {
+    /// Binds every listener, then starts the threads: one per UDP shard, one for all connections.
+    ///
+    /// # Errors
+    /// A listener cannot be bound (which one is said), or the system has no more threads.
+    pub fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
+        let shards = shard_count(config.threads);
+        let mut sockets = Sockets::bind(&config, shards)?;
+        let local_addrs = sockets.local_addrs.clone();
+        let mut counters = Counters::declare(registry, shards + 1)?.into_iter();
+        let limits = Arc::new(source_limits(&config.limits)?);
+        let responder = || Responder::new(Arc::clone(&limits));
+        QueueDrops::declare(std::mem::take(&mut sockets.queue_drops), registry)?;
+
+        let mut server = Self {
+            local_addrs,
+            workers: Vec::new(),
+        };
+        for (index, (listeners, counters)) in
+            sockets.udp.into_iter().zip(counters.by_ref()).enumerate()
+        {
+            let (worker, poll) = Worker::prepare()?;
+            let shard = Shard::new(poll, listeners, responder(), counters)?;
+            let stop = Arc::clone(&worker.stop);
+            server.start(worker, format!("udp-{index}"), move || shard.run(&stop))?;
+        }
+        let (worker, poll) = Worker::prepare()?;
+        if let Some(counters) = counters.next() {
+            let streams = Streams::new(poll, sockets.tcp, responder(), counters, config.limits)?;
+            let stop = Arc::clone(&worker.stop);
+            server.start(worker, "tcp".to_owned(), move || streams.run(&stop))?;
+        }
+        Ok(server)
+    }
+
+    /// Where it listens, in the order of the configuration, with the ports that the system chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<(Scheme, SocketAddr)> {
+        self.local_addrs.clone()
+    }
+
+    /// Ends every thread and waits for them.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+
+    fn start(
+        &mut self,
+        mut worker: Worker,
+        name: String,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        worker.thread = Some(std::thread::Builder::new().name(name).spawn(run)?);
+        self.workers.push(worker);
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            worker.stop.store(true, Ordering::Release);
+            let _ = worker.waker.wake();
+        }
+        for thread in self
+            .workers
+            .iter_mut()
+            .filter_map(|worker| worker.thread.take())
+        {
+            // A thread that panicked has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One thread and how it is asked to end.
+#[derive(Debug)]
+struct Worker {
+    stop: Arc<AtomicBool>,
+    waker: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn prepare() -> io::Result<(Self, Poll)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKE)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        Ok((
+            Self {
+                stop,
+                waker,
+                thread: None,
+            },
+            poll,
+        ))
+    }
+}
+
+fn shard_count(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+fn source_limits(limits: &Limits) -> io::Result<SourceLimits> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let config = LimitConfig {
+        per_source: limits.answers_per_second,
+        burst: limits.burst,
+        neighbourhood: limits.neighbourhood,
+        server: limits.answers_per_second_total,
+        exempt: limits
+            .exempt
+            .iter()
+            .map(|p| Prefix::new(p.address(), p.length()))
+            .collect(),
+    };
+    Ok(SourceLimits::new(&config, seed, clock::mono()))
+}
+
+/// Everything bound, before any thread runs.
+struct Sockets {
+    local_addrs: Vec<(Scheme, SocketAddr)>,
+    udp: Vec<Vec<Listener>>,
+    tcp: Vec<TcpListener>,
+    queue_drops: Vec<QueueDrops>,
+}
+
+impl Sockets {
+    fn bind(config: &Config, shards: usize) -> Result<Self, BindError> {
+        let mut sockets = Self {
+            local_addrs: Vec::new(),
+            udp: std::iter::repeat_with(Vec::new).take(shards).collect(),
+            tcp: Vec::new(),
+            queue_drops: Vec::new(),
+        };
+        for url in &config.listen {
+            let failed = |source| BindError::Listen { url: *url, source };
+            let address = match url.scheme {
+                Scheme::Udp => sockets.add_udp(url.address, config).map_err(failed)?,
+                Scheme::Tcp => sockets.add_tcp(url.address).map_err(failed)?,
+                Scheme::Tls | Scheme::Http | Scheme::Https => {
+                    let what = "rallypoint-stun listens on udp and tcp";
+                    return Err(failed(io::Error::new(io::ErrorKind::Unsupported, what)));
+                }
+            };
+            sockets.local_addrs.push((url.scheme, address));
+        }
+        Ok(sockets)
+    }
+
+    fn add_udp(&mut self, address: SocketAddr, config: &Config) -> io::Result<SocketAddr> {
+        let size = usize::try_from(config.receive_buffer.bytes()).unwrap_or(usize::MAX);
+        let group = bind_group(address, self.udp.len(), size)?;
+        let local = group.first().map_or(address, UdpSocket::local_addr);
+        let url = ListenUrl {
+            scheme: Scheme::Udp,
+            address: local,
+        };
+        let mut drops = QueueDrops::new(url.to_string());
+        for (shard, socket) in self.udp.iter_mut().zip(group) {
+            shard.push(Listener::new(socket, drops.shard()));
+        }
+        self.queue_drops.push(drops);
+        Ok(local)
+    }
+
+    fn add_tcp(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let listener = tcp::listen(address, false)?;
+        let local = listener.local_addr()?;
+        self.tcp.push(listener);
+        Ok(local)
+    }
+}
+
+/// One socket per shard on the same address, among which the kernel spreads the sources.
+fn bind_group(address: SocketAddr, shards: usize, size: usize) -> io::Result<Vec<UdpSocket>> {
+    let options = |reuse_port| BindOptions {
+        reuse_port,
+        recv_buffer: Some(size),
+        ..BindOptions::default()
+    };
+    if shards == 1 {
+        return Ok(vec![UdpSocket::bind(address, &options(false))?]);
+    }
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        // Sharing a port succeeds even beside another process of the same user, which would then
+        // answer a part of the sources. A first socket that does not share finds that out; it also
+        // finds a port where the system chooses.
+        let probe = UdpSocket::bind(address, &options(false))?;
+        let local = probe.local_addr();
+        drop(probe);
+        let group: io::Result<Vec<_>> = (0..shards)
+            .map(|_| UdpSocket::bind(local, &options(true)))
+            .collect();
+        match group {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && address.port() == 0
+                    && attempts < PORT_ATTEMPTS => {}
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! One UDP shard: receive a batch, ask the machine about each datagram, send the answers.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+use net_io::{MAX_BATCH, RecvBatch, SendBatch, UdpSocket, clock};
+use stun_server_proto::{Responder, Verdict};
+
+use crate::counters::{Counters, Transport};
+use crate::server::WAKE;
+
+/// The longest message that is looked at. RFC 8489 section 6.1 keeps requests within a path's MTU.
+pub(crate) const MAX_MESSAGE: usize = 2048;
+/// How long a shard rests when the system fails to poll or receive, so that it cannot spin.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A socket of this shard.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: UdpSocket,
+    queue_drops: Arc<AtomicU64>,
+    /// The poll told of datagrams and the queue has not been found empty since.
+    is_ready: bool,
+}
+
+impl Listener {
+    pub(crate) fn new(socket: UdpSocket, queue_drops: Arc<AtomicU64>) -> Self {
+        Self {
+            socket,
+            queue_drops,
+            is_ready: false,
+        }
+    }
+}
+
+/// One thread's sockets and what it needs to answer.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    responder: Responder,
+    counters: Counters,
+    received: RecvBatch,
+    replies: SendBatch,
+    reply: Vec<u8>,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        poll: Poll,
+        mut listeners: Vec<Listener>,
+        responder: Responder,
+        counters: Counters,
+    ) -> io::Result<Self> {
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            poll.registry()
+                .register(&mut listener.socket, Token(index), Interest::READABLE)?;
+        }
+        Ok(Self {
+            poll,
+            listeners,
+            responder,
+            counters,
+            received: RecvBatch::new(MAX_BATCH, MAX_MESSAGE),
+            replies: SendBatch::new(),
+            reply: Vec::new(),
+        })
+    }
+
+    /// Answers until `stop` is set and the waker has been used.
+    pub(crate) fn run(mut self, stop: &AtomicBool) {
+        let mut events = Events::with_capacity(64);
+        while !stop.load(Ordering::Acquire) {
+            let more = self.listeners.iter().any(|listener| listener.is_ready);
+            if let Err(error) = self.poll.poll(&mut events, more.then_some(Duration::ZERO)) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    tracing::debug!(%error, "poll");
+                    std::thread::sleep(PAUSE);
+                }
+                continue;
+            }
+            for event in events.iter().filter(|event| event.token() != WAKE) {
+                if let Some(listener) = self.listeners.get_mut(event.token().0) {
+                    listener.is_ready = true;
+                }
+            }
+            self.answer_ready_listeners();
+        }
+    }
+
+    /// One batch of each listener in turn, so that none of them waits for another to fall silent.
+    fn answer_ready_listeners(&mut self) {
+        for listener in &mut self.listeners {
+            if !listener.is_ready {
+                continue;
+            }
+            match listener.socket.recv_batch(&mut self.received) {
+                Ok(count) => listener.is_ready = count >= self.received.capacity(),
+                Err(error) => {
+                    // It stays ready: what is queued behind the error would not be told of again.
+                    tracing::debug!(%error, "receive");
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+            }
+            let received_at = clock::mono();
+            self.counters.too_long(self.received.truncated());
+            let mut is_timed = false;
+            for datagram in self.received.iter() {
+                let (from, local, bytes) = (datagram.from, datagram.local, datagram.bytes);
+                let verdict =
+                    self.responder
+                        .handle(received_at, from, local, bytes, &mut self.reply);
+                self.counters
+                    .judged(Transport::Udp, from, bytes.len(), verdict);
+                if let Verdict::Reply { from: local, .. } = verdict {
+                    is_timed |= self.counters.is_timed();
+                    // A batch of answers has as much room as the batch they answer.
+                    let _ = self.replies.push(from, local.ip(), &[&self.reply]);
+                }
+            }
+            if !self.replies.is_empty() {
+                self.counters
+                    .sent_batch(listener.socket.send_batch(&mut self.replies));
+            }
+            if is_timed {
+                self.counters
+                    .timed(clock::mono().saturating_duration_since(received_at));
+            }
+            listener
+                .queue_drops
+                .store(listener.socket.overflow_drops(), Ordering::Relaxed);
+        }
+    }
+}
