@@ -366,10 +366,8 @@ impl FromStr for Prefix {
             None => (text, None),
         };
         let network: IpAddr = network.parse().map_err(|_| PrefixError::Address)?;
-        Self::new(
-            network,
-            len.unwrap_or(if network.is_ipv4() { 32 } else { 128 }),
-        )
+        let whole = if network.is_ipv4() { 32 } else { 128 };
+        Self::new(network, len.unwrap_or(whole))
     }
 }
 

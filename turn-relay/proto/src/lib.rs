@@ -39,12 +39,22 @@
 //! `auth` → `request/*` → `tables` → `Reply`. Beside them: `ports`, `peers`, `quota`, `limits`,
 //! `timers`, each with one job.
 
+mod auth;
+mod clock;
 mod config;
 mod counters;
+mod data;
+mod demux;
 mod hash;
+mod limits;
 mod peers;
 mod ports;
+mod quota;
 mod relay;
+mod request;
+mod respond;
+mod tables;
+mod timers;
 mod verdict;
 
 pub use config::{

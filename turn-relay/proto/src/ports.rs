@@ -171,7 +171,7 @@ impl Ports {
             .iter()
             .find(|pool| pool.address.bind == addr.0.ip());
         SocketAddr::new(
-            pool.map_or(addr.0.ip(), |pool| pool.address.public()),
+            pool.map_or_else(|| addr.0.ip(), |pool| pool.address.public()),
             addr.0.port(),
         )
     }

@@ -61,6 +61,16 @@ pub struct Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayAddr(pub SocketAddr);
 
+impl RelayAddr {
+    /// The same address, next port; there is one, because it is asked of even ports.
+    pub(crate) fn next(self) -> Self {
+        Self(SocketAddr::new(
+            self.0.ip(),
+            self.0.port().saturating_add(1),
+        ))
+    }
+}
+
 impl fmt::Display for RelayAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -1,0 +1,293 @@
+//! Who has how much: allocations of a user and of a client address, bandwidth of a user.
+//!
+//! A user exists here as long as it has an allocation or a reserved port; an address as long as it
+//! has an allocation. Both tables are therefore bounded by the number of ports.
+
+use std::net::IpAddr;
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use crate::clock::{Bucket, Tick};
+use crate::config::{Prefix, Quota};
+use crate::counters::QuotaKind;
+use crate::hash::HashKey;
+use crate::verdict::Direction;
+
+/// Names a user while it owns something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UserId(usize);
+
+struct User {
+    name: Box<str>,
+    /// Allocations and reserved ports.
+    holdings: u32,
+    bandwidth: [Bucket; 2],
+}
+
+/// The holdings of all users and addresses.
+pub(crate) struct Holdings {
+    key: HashKey,
+    users: Slab<User>,
+    by_name: HashTable<usize>,
+    by_address: HashTable<(IpAddr, u32)>,
+}
+
+impl Holdings {
+    pub(crate) fn new(key: HashKey) -> Self {
+        Self {
+            key,
+            users: Slab::new(),
+            by_name: HashTable::new(),
+            by_address: HashTable::new(),
+        }
+    }
+
+    pub(crate) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// What all users hold, for checking.
+    pub(crate) fn total(&self) -> usize {
+        self.users
+            .iter()
+            .map(|(_, user)| usize::try_from(user.holdings).unwrap_or(usize::MAX))
+            .sum()
+    }
+
+    /// What all addresses hold, for checking.
+    pub(crate) fn addresses_total(&self) -> usize {
+        self.by_address
+            .iter()
+            .map(|(_, n)| usize::try_from(*n).unwrap_or(usize::MAX))
+            .sum()
+    }
+
+    pub(crate) fn name(&self, user: UserId) -> &str {
+        self.users.get(user.0).map_or("", |user| &user.name)
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<UserId> {
+        let hash = self.key.name(name);
+        let same = |slot: &usize| {
+            self.users
+                .get(*slot)
+                .is_some_and(|user| &*user.name == name)
+        };
+        self.by_name.find(hash, same).copied().map(UserId)
+    }
+
+    /// May this user have another `count` ports from this address?
+    pub(crate) fn check(
+        &self,
+        quota: &Quota,
+        name: &str,
+        address: IpAddr,
+        count: u32,
+    ) -> Result<(), QuotaKind> {
+        let held = self
+            .find(name)
+            .and_then(|user| self.users.get(user.0))
+            .map_or(0, |u| u.holdings);
+        if held.saturating_add(count) > quota.allocations_per_user {
+            return Err(QuotaKind::User);
+        }
+        if self.address_count(address) >= quota.allocations_per_address {
+            return Err(QuotaKind::Address);
+        }
+        Ok(())
+    }
+
+    /// True if the user holds nothing: the last ports are kept for such users.
+    pub(crate) fn is_new(&self, name: &str) -> bool {
+        self.find(name).is_none()
+    }
+
+    /// One more thing for a user.
+    pub(crate) fn hold(&mut self, name: &str) -> UserId {
+        if let Some(id) = self.find(name) {
+            if let Some(user) = self.users.get_mut(id.0) {
+                user.holdings += 1;
+            }
+            return id;
+        }
+        let slot = self.users.insert(User {
+            name: name.into(),
+            holdings: 1,
+            bandwidth: Default::default(),
+        });
+        let (key, users) = (self.key, &self.users);
+        self.by_name.insert_unique(key.name(name), slot, |slot| {
+            users.get(*slot).map_or(0, |user| key.name(&user.name))
+        });
+        UserId(slot)
+    }
+
+    /// One thing less; a user with nothing is forgotten.
+    pub(crate) fn release(&mut self, id: UserId) {
+        let Some(user) = self.users.get_mut(id.0) else {
+            return;
+        };
+        user.holdings -= 1;
+        if user.holdings > 0 {
+            return;
+        }
+        let hash = self.key.name(&user.name);
+        self.users.remove(id.0);
+        if let Ok(entry) = self.by_name.find_entry(hash, |slot| *slot == id.0) {
+            entry.remove();
+        }
+        if self.users.is_empty() {
+            self.users.shrink_to_fit();
+            self.by_name = HashTable::new();
+        }
+    }
+
+    pub(crate) fn hold_address(&mut self, address: IpAddr) {
+        let address = Prefix::source(address);
+        let key = self.key;
+        let hash = key.ip(0, address);
+        match self
+            .by_address
+            .find_mut(hash, |(known, _)| *known == address)
+        {
+            Some((_, count)) => *count += 1,
+            None => {
+                self.by_address
+                    .insert_unique(hash, (address, 1), |(known, _)| key.ip(0, *known));
+            }
+        }
+    }
+
+    pub(crate) fn release_address(&mut self, address: IpAddr) {
+        let address = Prefix::source(address);
+        let hash = self.key.ip(0, address);
+        if let Ok(mut entry) = self
+            .by_address
+            .find_entry(hash, |(known, _)| *known == address)
+        {
+            entry.get_mut().1 -= 1;
+            if entry.get().1 == 0 {
+                entry.remove();
+            }
+        }
+        if self.by_address.is_empty() {
+            self.by_address = HashTable::new();
+        }
+    }
+
+    fn address_count(&self, address: IpAddr) -> u32 {
+        let address = Prefix::source(address);
+        let found = self
+            .by_address
+            .find(self.key.ip(0, address), |(known, _)| *known == address);
+        found.map_or(0, |(_, count)| *count)
+    }
+
+    /// The bucket from which all of a user's traffic in one direction is taken.
+    #[inline]
+    pub(crate) fn bandwidth(&mut self, user: UserId, direction: Direction) -> Option<&mut Bucket> {
+        self.users
+            .get_mut(user.0)?
+            .bandwidth
+            .get_mut(direction as usize)
+    }
+}
+
+/// Takes a payload from the buckets of its allocation and its user, or from neither.
+#[inline]
+pub(crate) fn admit_bytes(
+    now: Tick,
+    len: usize,
+    allocation: (&mut Bucket, Option<u32>),
+    user: (Option<&mut Bucket>, Option<u32>),
+) -> bool {
+    const SECOND: u64 = 1_000_000_000;
+    let (allocation, allocation_rate) = allocation;
+    let (user, user_rate) = user;
+    if allocation_rate.is_some() && !allocation.has_room(now, SECOND)
+        || user_rate.is_some()
+            && user
+                .as_ref()
+                .is_some_and(|user| !user.has_room(now, SECOND))
+    {
+        return false;
+    }
+    let cost = |rate: u32| SECOND / u64::from(rate.max(1)) * len as u64;
+    if let Some(rate) = allocation_rate {
+        allocation.take(now, cost(rate));
+    }
+    if let Some((user, rate)) = user.zip(user_rate) {
+        user.take(now, cost(rate));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn users_and_addresses_are_counted_up_down_and_forgotten() {
+        let mut holdings = Holdings::new(HashKey::random(&mut StdRng::from_seed([5; 32])));
+        let quota = Quota {
+            allocations_per_user: 2,
+            allocations_per_address: 3,
+            ..Quota::default()
+        };
+        let address: IpAddr = "2001:db8::1".parse().unwrap();
+        let neighbour: IpAddr = "2001:db8::2".parse().unwrap();
+        let alice = holdings.hold("alice");
+        holdings.hold_address(address);
+        assert_eq!(holdings.hold("alice"), alice);
+        holdings.hold_address(neighbour);
+        assert_eq!(
+            holdings.check(&quota, "alice", address, 1),
+            Err(QuotaKind::User)
+        );
+        assert_eq!(holdings.check(&quota, "bob", address, 1), Ok(()));
+        assert_eq!(
+            holdings.check(&quota, "bob", address, 3),
+            Err(QuotaKind::User)
+        );
+        holdings.hold_address(address);
+        assert_eq!(
+            holdings.check(&quota, "bob", neighbour, 1),
+            Err(QuotaKind::Address)
+        );
+        holdings.release(alice);
+        holdings.release(alice);
+        assert!(holdings.is_new("alice"));
+        for _ in 0..3 {
+            holdings.release_address(address);
+        }
+        assert_eq!((holdings.users(), holdings.address_count(address)), (0, 0));
+    }
+
+    #[test]
+    fn bytes_come_from_both_buckets_or_from_neither() {
+        let (mut allocation, mut user) = (Bucket::default(), Bucket::default());
+        let mut carried = 0;
+        for ms in 0..2_000 {
+            let now = Tick::default().after(Duration::from_millis(ms));
+            let one = (&mut allocation, Some(100_000));
+            if admit_bytes(now, 1_000, one, (Some(&mut user), Some(50_000))) {
+                carried += 1_000;
+            }
+        }
+        assert!(
+            (149_000..=151_000).contains(&carried),
+            "1 s at once, then 50,000/s: {carried}"
+        );
+        let now = Tick::default().after(Duration::from_secs(2));
+        assert!(
+            allocation.has_room(now, 1),
+            "what the user's bucket refused cost the other nothing"
+        );
+    }
+}

@@ -1,0 +1,509 @@
+//! Allocate (RFC 8656 §7): a relayed transport address, or one of each family, or an even port with
+//! its next held for later.
+//!
+//! The request is judged and counted at once, then waits (`Pending`) until the shell has opened its
+//! sockets. A port that is in use elsewhere is replaced by another a few times; then the client
+//! reads 508.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rand::Rng as _;
+use stun_wire::attribute::{
+    AdditionalAddressFamily, AddressFamily, DontFragment, EvenPort, Lifetime, RequestedTransport,
+    ReservationToken,
+};
+use stun_wire::{AttributeError, AttributeType, error_code};
+
+use crate::clock::Tick;
+use crate::counters::QuotaKind;
+use crate::ports::Parity;
+use crate::quota::UserId;
+use crate::relay::{Due, Relay, Reservation};
+use crate::request::Request;
+use crate::request::refresh::granted;
+use crate::respond::{Allocated, Answer, Envelope, Reject};
+use crate::tables::{Allocation, AllocationId, Grant, Side};
+use crate::verdict::{Event, Family, Path, Reason, RelayAddr, SocketOutcome};
+
+/// How often a port that is in use elsewhere is replaced.
+const MAX_BUSY_PORTS: usize = 8;
+/// The shell answers for a socket in microseconds; after this it is not going to.
+const SOCKET_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An allocation that waits for its sockets.
+pub(crate) struct Pending {
+    envelope: Envelope,
+    parity: Parity,
+    /// By family.
+    wants: [Option<Want>; 2],
+    /// The odd port that goes with the even one.
+    next: Option<Want>,
+    busy: Vec<RelayAddr>,
+    /// Counts against the user like an allocation, for the reserved port.
+    reserve_holding: Option<UserId>,
+}
+
+/// A socket that was asked for.
+#[derive(Clone, Copy)]
+struct Want {
+    addr: RelayAddr,
+    open: bool,
+}
+
+impl Want {
+    fn new(addr: RelayAddr) -> Self {
+        Self { addr, open: false }
+    }
+}
+
+pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer, Reject> {
+    // RFC 8656 §7.2, check 2: a 5-tuple has one allocation. The same request again (§5: the response
+    // was lost) gets the same answer.
+    if let Some(id) = relay.tables.find_client(&request.path) {
+        return repeat(relay, request, id);
+    }
+    let wish = Wish::read(request)?;
+    wish.check_families(relay)?;
+    if relay.draining {
+        let insufficient = Reject::bare(error_code::INSUFFICIENT_CAPACITY);
+        return Err(relay
+            .config
+            .alternate
+            .map_or(insufficient, Reject::alternate));
+    }
+    match wish.token {
+        Some(token) => redeem(relay, request, &wish, token),
+        None => begin(relay, request, &wish),
+    }
+}
+
+fn repeat(relay: &Relay, request: &Request<'_>, id: AllocationId) -> Result<Answer, Reject> {
+    let mismatch = Reject::bare(error_code::ALLOCATION_MISMATCH);
+    let allocation = relay.tables.get(id).ok_or(mismatch)?;
+    if allocation.grant.transaction != request.message.transaction_id()
+        || relay.holdings.name(allocation.user) != request.user
+    {
+        return Err(mismatch);
+    }
+    if allocation.pending.is_some() {
+        return Ok(Answer::Later);
+    }
+    Ok(Answer::Allocated(allocated(relay, allocation)))
+}
+
+/// What the client asks for, checked in the order of RFC 8656 §7.2.
+struct Wish {
+    lifetime: Option<u32>,
+    /// The first must be had; of two, one is enough.
+    families: [Option<Family>; 2],
+    parity: Parity,
+    token: Option<[u8; 8]>,
+}
+
+impl Wish {
+    fn read(request: &Request<'_>) -> Result<Self, Reject> {
+        // Check 3: REQUESTED-TRANSPORT is a must (400), and UDP the only one (442).
+        if request.required::<RequestedTransport>()? != RequestedTransport::UDP {
+            return Err(Reject::bare(error_code::UNSUPPORTED_TRANSPORT_PROTOCOL));
+        }
+        request.optional::<DontFragment>()?;
+        // Checks 5 to 7: a token names a port, so nothing else can; one way to ask for families.
+        let token = request.optional::<ReservationToken>()?.map(|token| token.0);
+        let even = request.optional::<EvenPort>()?;
+        let contains = |kind| request.message.contains(kind);
+        let requested_family = contains(AttributeType::REQUESTED_ADDRESS_FAMILY);
+        let additional_family = contains(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        if token.is_some() && (even.is_some() || requested_family || additional_family)
+            || requested_family && additional_family
+        {
+            return Err(Reject::BAD_REQUEST);
+        }
+        let requested = request.requested_family(error_code::ADDRESS_FAMILY_NOT_SUPPORTED)?;
+        let dual = additional(request)?;
+        let parity = match even {
+            None => Parity::Any,
+            Some(EvenPort { reserve: false }) => Parity::Even,
+            // Check 10: a token and two families do not go together.
+            Some(EvenPort { reserve: true }) if dual => return Err(Reject::BAD_REQUEST),
+            Some(EvenPort { reserve: true }) => Parity::EvenPair,
+        };
+        let lifetime = request.optional::<Lifetime>()?.map(|lifetime| lifetime.0);
+        let first = requested.unwrap_or(Family::V4);
+        Ok(Self {
+            lifetime,
+            families: [Some(first), dual.then_some(Family::V6)],
+            parity,
+            token,
+        })
+    }
+
+    /// Check 8: 440 if no family asked for is to be had.
+    fn check_families(&self, relay: &Relay) -> Result<(), Reject> {
+        let any = self
+            .families
+            .iter()
+            .flatten()
+            .any(|family| relay.ports.has_family(*family));
+        if self.token.is_some() || any {
+            return Ok(());
+        }
+        Err(Reject::bare(error_code::ADDRESS_FAMILY_NOT_SUPPORTED))
+    }
+}
+
+/// Check 9: ADDITIONAL-ADDRESS-FAMILY may only ask for IPv6, which comes beside IPv4. The attribute
+/// is comprehension-optional: a family that nobody has heard of is as good as none.
+fn additional(request: &Request<'_>) -> Result<bool, Reject> {
+    match request.message.attribute::<AdditionalAddressFamily>() {
+        Ok(None) | Err(AttributeError::Family) => Ok(false),
+        Ok(Some(AdditionalAddressFamily(AddressFamily::Ipv6))) => Ok(true),
+        Ok(Some(AdditionalAddressFamily(AddressFamily::Ipv4))) | Err(_) => Err(Reject::BAD_REQUEST),
+    }
+}
+
+/// Ports are picked, sockets asked for; the response comes later.
+fn begin(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer, Reject> {
+    let reserve = wish.parity == Parity::EvenPair;
+    check_quota(relay, request, 1 + u32::from(reserve))?;
+    let mut pending = Pending {
+        envelope: request.envelope.clone(),
+        parity: wish.parity,
+        wants: [None; 2],
+        next: None,
+        busy: Vec::new(),
+        reserve_holding: None,
+    };
+    let mut address_error = None;
+    let mut first_error = None;
+    for family in wish.families.into_iter().flatten() {
+        let code = if !relay.ports.has_family(family) {
+            error_code::ADDRESS_FAMILY_NOT_SUPPORTED
+        } else if pending.pick(relay, family) {
+            continue;
+        } else {
+            relay.counters.count_quota_rejection(QuotaKind::Total);
+            error_code::INSUFFICIENT_CAPACITY
+        };
+        address_error = Some((family, code));
+        first_error.get_or_insert(code);
+    }
+    if pending.wants.iter().all(Option::is_none) {
+        let code = first_error.unwrap_or(error_code::INSUFFICIENT_CAPACITY);
+        return Err(Reject::bare(code));
+    }
+    if reserve {
+        pending.reserve_holding = Some(relay.holdings.hold(request.user));
+    }
+    let user = relay.holdings.hold(request.user);
+    relay.holdings.hold_address(request.path.remote.ip());
+    let grant = Grant {
+        transaction: request.message.transaction_id(),
+        lifetime_secs: granted(wish.lifetime, &relay.config.lifetime),
+        token: None,
+        address_error,
+    };
+    let id = insert(relay, request, user, grant, Some(Box::new(pending)));
+    ask(relay, id);
+    Ok(Answer::Later)
+}
+
+/// RFC 8656 §7.2, check 5: the token names a reserved port whose socket is open already; a token
+/// that names none, or another user's, is 508.
+fn redeem(
+    relay: &mut Relay,
+    request: &Request<'_>,
+    wish: &Wish,
+    token: [u8; 8],
+) -> Result<Answer, Reject> {
+    let known = relay.reservations.get(&token);
+    if known.is_none_or(|held| relay.holdings.name(held.user) != request.user) {
+        return Err(Reject::bare(error_code::INSUFFICIENT_CAPACITY));
+    }
+    check_quota(relay, request, 0)?; // the port is counted already
+    let Some(held) = relay.reservations.remove(&token) else {
+        return Err(Reject::bare(error_code::INSUFFICIENT_CAPACITY));
+    };
+    relay.timers.remove(held.timer);
+    relay.holdings.hold_address(request.path.remote.ip());
+    let grant = Grant {
+        transaction: request.message.transaction_id(),
+        lifetime_secs: granted(wish.lifetime, &relay.config.lifetime),
+        token: None,
+        address_error: None,
+    };
+    let id = insert(relay, request, held.user, grant, None);
+    let mut addrs = [None; 2];
+    if let Some(addr) = addrs.get_mut(Family::of(held.addr.0.ip()) as usize) {
+        *addr = Some(held.addr);
+    }
+    go_live(relay, request.tick, id, addrs);
+    let allocation = relay.tables.get(id).ok_or(Reject::BAD_REQUEST)?;
+    Ok(Answer::Allocated(allocated(relay, allocation)))
+}
+
+/// Checks 11 and 12: 486 for what a user or an address may have, 508 for what there is. The last
+/// ports are kept for users who have none.
+fn check_quota(relay: &mut Relay, request: &Request<'_>, count: u32) -> Result<(), Reject> {
+    let quota = &relay.config.quota;
+    let address: IpAddr = request.path.remote.ip();
+    if let Err(kind) = relay.holdings.check(quota, request.user, address, count) {
+        relay.counters.count_quota_rejection(kind);
+        return Err(Reject::bare(error_code::ALLOCATION_QUOTA_REACHED));
+    }
+    let (limit, in_use) = (relay.ports.limit(), relay.ports.in_use());
+    let kept = (limit - in_use) * 100 < limit * usize::from(quota.reserved_percent);
+    let full = relay.tables.len() >= usize::try_from(quota.allocations).unwrap_or(usize::MAX);
+    if count > 0 && (full || kept && !relay.holdings.is_new(request.user)) {
+        relay.counters.count_quota_rejection(QuotaKind::Total);
+        return Err(Reject::bare(error_code::INSUFFICIENT_CAPACITY));
+    }
+    Ok(())
+}
+
+fn insert(
+    relay: &mut Relay,
+    request: &Request<'_>,
+    user: UserId,
+    grant: Grant,
+    pending: Option<Box<Pending>>,
+) -> AllocationId {
+    let overdue = request.tick.after(SOCKET_PATIENCE);
+    let owner = Due::Allocation(relay.tables.next_id());
+    let timer = relay.timers.insert(overdue, Reason::SocketOverdue, owner);
+    let mut allocation = Allocation::new(request.path, user, request.tick, timer, grant);
+    allocation.pending = pending;
+    relay.tables.insert(allocation)
+}
+
+impl Pending {
+    /// A port for that family, and its next if a pair is wanted. False if there is none.
+    fn pick(&mut self, relay: &mut Relay, family: Family) -> bool {
+        let Some(addr) = relay
+            .ports
+            .take(&mut relay.rng, family, self.parity, &self.busy)
+        else {
+            return false;
+        };
+        if let Some(want) = self.wants.get_mut(family as usize) {
+            *want = Some(Want::new(addr));
+        }
+        if self.parity == Parity::EvenPair {
+            self.next = Some(Want::new(addr.next()));
+        }
+        true
+    }
+
+    /// It asks for two ports on behalf of its user.
+    pub(crate) fn is_pair(&self) -> bool {
+        self.reserve_holding.is_some()
+    }
+
+    /// Sockets that are open while others are waited for.
+    pub(crate) fn open(&self) -> usize {
+        self.wants
+            .iter()
+            .flatten()
+            .chain(&self.next)
+            .filter(|want| want.open)
+            .count()
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Want> {
+        self.wants.iter_mut().flatten().chain(self.next.iter_mut())
+    }
+}
+
+/// Asks the shell for every socket that was not asked for yet.
+fn ask(relay: &mut Relay, id: AllocationId) {
+    let Some(pending) = relay.tables.get_mut(id).and_then(|a| a.pending.as_mut()) else {
+        return;
+    };
+    for want in pending.all().filter(|want| !want.open) {
+        if relay.wanted.insert(want.addr, Some(id)).is_none() {
+            relay
+                .events
+                .push_back(Event::SocketWanted { addr: want.addr });
+        }
+    }
+}
+
+/// The shell's answer for a socket that a pending allocation waits for.
+pub(crate) fn handle_socket(
+    relay: &mut Relay,
+    tick: Tick,
+    id: AllocationId,
+    addr: RelayAddr,
+    outcome: SocketOutcome,
+) {
+    let Some(pending) = relay.tables.get_mut(id).and_then(|a| a.pending.as_mut()) else {
+        return;
+    };
+    match outcome {
+        SocketOutcome::Opened => {
+            for want in pending.all().filter(|want| want.addr == addr) {
+                want.open = true;
+            }
+        }
+        SocketOutcome::InUse | SocketOutcome::Failed => {
+            let family = Family::of(addr.0.ip());
+            pending.busy.push(addr);
+            let again = outcome == SocketOutcome::InUse && pending.busy.len() <= MAX_BUSY_PORTS;
+            replace(relay, id, addr, family, again);
+        }
+    }
+    conclude(relay, tick, id);
+}
+
+/// Gives up the port that could not be opened, with its partner, and picks another if `again`.
+fn replace(relay: &mut Relay, id: AllocationId, addr: RelayAddr, family: Family, again: bool) {
+    let Some(mut pending) = relay.tables.get_mut(id).and_then(|a| a.pending.take()) else {
+        return;
+    };
+    relay.ports.give_back(addr);
+    let want = pending
+        .wants
+        .get_mut(family as usize)
+        .and_then(Option::take);
+    for want in want
+        .into_iter()
+        .chain(pending.next.take())
+        .filter(|want| want.addr != addr)
+    {
+        drop_want(relay, want);
+    }
+    let found = again && pending.pick(relay, family);
+    if let Some(allocation) = relay.tables.get_mut(id) {
+        if !found {
+            allocation.grant.address_error = Some((family, error_code::INSUFFICIENT_CAPACITY));
+        }
+        allocation.pending = Some(pending);
+    }
+    ask(relay, id);
+}
+
+/// All sockets open: the allocation lives. None left to wait for: it never will.
+fn conclude(relay: &mut Relay, tick: Tick, id: AllocationId) {
+    let Some(allocation) = relay.tables.get_mut(id) else {
+        return;
+    };
+    let Some(pending) = allocation.pending.as_mut() else {
+        return;
+    };
+    if pending.wants.iter().all(Option::is_none) {
+        abandon(
+            relay,
+            id,
+            Some(Reject::bare(error_code::INSUFFICIENT_CAPACITY)),
+        );
+        return;
+    }
+    if !pending.all().all(|want| want.open) {
+        return;
+    }
+    let addrs = pending.wants.map(|want| want.map(|want| want.addr));
+    let reserved = pending
+        .next
+        .map(|want| want.addr)
+        .zip(pending.reserve_holding.take());
+    let (envelope, client) = (pending.envelope.clone(), allocation.client);
+    if let Some((addr, user)) = reserved {
+        let token = reserve(relay, tick, addr, user);
+        if let Some(allocation) = relay.tables.get_mut(id) {
+            allocation.grant.token = Some(token);
+        }
+    }
+    go_live(relay, tick, id, addrs);
+    if let Some(allocation) = relay.tables.get(id) {
+        let answer = Answer::Allocated(allocated(relay, allocation));
+        relay.respond_later(client, &envelope, Ok(answer));
+    }
+}
+
+/// Holds the odd port for whoever of this user brings the token.
+fn reserve(relay: &mut Relay, tick: Tick, addr: RelayAddr, user: UserId) -> [u8; 8] {
+    let mut token = [0; 8];
+    relay.rng.fill_bytes(&mut token);
+    let until = tick.after(relay.config.lifetime.reservation);
+    let timer = relay
+        .timers
+        .insert(until, Reason::Reservation, Due::Reservation(token));
+    relay
+        .reservations
+        .insert(token, Reservation { addr, user, timer });
+    token
+}
+
+/// From here on the allocation relays.
+fn go_live(relay: &mut Relay, tick: Tick, id: AllocationId, addrs: [Option<RelayAddr>; 2]) {
+    let Some(allocation) = relay.tables.get_mut(id) else {
+        return;
+    };
+    allocation.created = tick;
+    let lifetime = Duration::from_secs(allocation.grant.lifetime_secs.into());
+    let expires = tick.after(lifetime);
+    let client: Path = allocation.client;
+    let sides = addrs.map(|addr| addr.map(|relayed| Side { relayed, expires }));
+    relay.tables.go_live(id, sides);
+    for addr in addrs.into_iter().flatten() {
+        relay.ports.opened(addr);
+    }
+    relay.events.push_back(Event::AllocationCreated {
+        client,
+        relayed: addrs,
+    });
+    relay.rearm(id);
+}
+
+/// Ends an allocation that never lived, with an error response or without a word.
+pub(crate) fn abandon(relay: &mut Relay, id: AllocationId, reject: Option<Reject>) {
+    let Some(mut allocation) = relay.tables.remove(id) else {
+        return;
+    };
+    relay.timers.remove(allocation.timer);
+    relay.holdings.release(allocation.user);
+    relay
+        .holdings
+        .release_address(allocation.client.remote.ip());
+    let Some(mut pending) = allocation.pending.take() else {
+        return;
+    };
+    if let Some(user) = pending.reserve_holding {
+        relay.holdings.release(user);
+    }
+    let wants: Vec<Want> = pending.all().map(|want| *want).collect();
+    for want in wants {
+        drop_want(relay, want);
+    }
+    if let Some(reject) = reject {
+        if reject.code == error_code::INSUFFICIENT_CAPACITY {
+            relay.counters.count_quota_rejection(QuotaKind::Total);
+        }
+        relay.respond_later(allocation.client, &pending.envelope, Err(reject));
+    }
+}
+
+/// A socket that is not needed any more: closed if it is open, else as soon as it is answered for.
+fn drop_want(relay: &mut Relay, want: Want) {
+    if want.open {
+        relay.ports.give_back(want.addr);
+        relay
+            .events
+            .push_back(Event::SocketFreed { addr: want.addr });
+    } else {
+        relay.wanted.insert(want.addr, None);
+    }
+}
+
+/// What the response to the request that made this allocation says, whenever it is said.
+fn allocated(relay: &Relay, allocation: &Allocation) -> Allocated {
+    Allocated {
+        relayed: allocation
+            .relayed()
+            .map(|addr| addr.map(|addr| relay.ports.public(addr))),
+        mapped: allocation.client.remote,
+        lifetime_secs: allocation.grant.lifetime_secs,
+        token: allocation.grant.token,
+        address_error: allocation.grant.address_error,
+    }
+}
