@@ -101,7 +101,16 @@ impl Meeting {
             .capture(&self.deployment.directory().join("core.pcap"))?;
         let (count, size, hertz) = (COUNT.to_string(), SIZE.to_string(), HERTZ.to_string());
         let common = [
-            &["--count", &count, "--size", &size, "--hz", &hertz],
+            &[
+                "--count",
+                &count,
+                "--size",
+                &size,
+                "--hz",
+                &hertz,
+                "--timeout",
+                "60",
+            ],
             arguments,
         ]
         .concat();
@@ -127,7 +136,12 @@ impl Meeting {
         );
         for player in [&anna, &ben] {
             let said = player.last_path()?;
-            let agrees = said.starts_with("direct") == (expected == Path::Direct);
+            let agrees = said
+                == if expected == Path::Direct {
+                    "direct"
+                } else {
+                    "relay"
+                };
             ensure!(
                 agrees,
                 "it says {said:?}, the core says {expected:?}:\n{traffic}"

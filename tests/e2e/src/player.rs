@@ -22,7 +22,7 @@ pub struct Player {
 /// What a player says when it is connected. The tests believe the core, and compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connected {
-    /// "direct", "relay" or "relay over tcp".
+    /// "direct" or "relay".
     pub path: String,
     /// The local address of the path.
     pub local: SocketAddr,
@@ -102,8 +102,7 @@ impl Player {
         let lines = self.process.stdout_lines();
         let paths = lines.iter().rev().find_map(|line| {
             let event = event_in(line, "connected").or_else(|| event_in(line, "path_changed"))?;
-            let path = event.get("path").or_else(|| event.get("to"))?;
-            Some(path.as_str()?.to_owned())
+            Some(event.get("path")?.as_str()?.to_owned())
         });
         paths.with_context(|| self.process.report())
     }
@@ -130,7 +129,7 @@ impl Player {
         })
     }
 
-    /// Waits for its end without success and answers what it said about it on standard error.
+    /// Waits for its end without success and answers what it said about it.
     ///
     /// # Errors
     /// When it takes too long or succeeds.
@@ -141,7 +140,11 @@ impl Player {
             "the player should have failed\n{}",
             self.process.report()
         );
-        Ok(self.process.stderr())
+        Ok(format!(
+            "{}\n{}",
+            self.process.stdout(),
+            self.process.stderr()
+        ))
     }
 }
 

@@ -64,6 +64,22 @@ fn coturns_stun_client_learns_its_address() -> Result<()> {
     Ok(())
 }
 
+/// Debian's `stun` speaks RFC 3489, whose requests carry no magic cookie: RFC 8489 has dropped them, and so have we.
+#[test]
+fn classic_stun_is_counted_and_not_answered() -> Result<()> {
+    if !requirements::met(&[Need::Tool("stun")])? {
+        return Ok(());
+    }
+    let local = Local::start()?;
+    let discards = || local.stun.metric("rallypoint_stun_discarded_packets_total", &[]);
+    let before = discards()?;
+    let client = Command::new("stun").arg(local.stun_address.to_string()).output()?;
+    let said = String::from_utf8_lossy(&client.stdout).into_owned();
+    ensure!(said.contains("Blocked or could not reach STUN server"), "{said}");
+    ensure!(discards()? > before, "its requests were not counted");
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_turn_crate_exchanges_data_through_our_relay() -> Result<()> {
     let local = Local::start()?;
