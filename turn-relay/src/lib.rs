@@ -1,1 +1,25 @@
-//! Placeholder of the first commit.
+//! The standalone TURN relay: sockets, threads, files and metrics around `turn-relay-proto`.
+//!
+//! [`Server::bind`] opens every listener and starts one shard for each core; a shard owns its
+//! sockets, its slice of the relay ports and its machine, and shares nothing that a packet touches.
+//!
+//! Follow a packet: `shard.rs` (the only loop) → the machine → `sockets.rs` or `streams.rs`.
+#![forbid(unsafe_code)]
+
+mod config;
+mod connections;
+mod counters;
+mod frame;
+mod server;
+mod shard;
+mod sockets;
+mod stream;
+mod streams;
+mod tls;
+
+pub use config::{Config, EXAMPLE, NamedSecret, Peers, StreamLimits, TlsFiles};
+pub use server::{BindError, Server};
+pub use tls::TlsError;
+
+pub use ops::config::{IpPrefix, ListenUrl, PortRange, Scheme, Secret};
+pub use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};

@@ -1,0 +1,238 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+/// What a file must say for the rest of it to be judged alone.
+const MINIMUM: &str = r#"
+relay-addresses = ["203.0.113.10"]
+[[test-user]]
+name = "tester"
+password = "secret"
+"#;
+
+#[test]
+fn the_example_is_complete_and_right() {
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(folder.path(), "turn-secret", SECRET);
+    // The variable is systemd's; without it the secret is beside the file.
+    let text = EXAMPLE.replace("${CREDENTIALS_DIRECTORY}/", "");
+    let path = folder.path().join("turn.toml");
+    fs::write(&path, &text).unwrap();
+    let config: Config = ops::config::load(&path).unwrap();
+    assert_eq!(config.secrets.len(), 1);
+    assert_eq!(config.secrets[0].id.as_deref(), Some("k1"));
+    assert_eq!(config.listen, Config::default().listen);
+
+    // Every key that the example shows behind `#` is one the reader knows, with its default.
+    let shown: Vec<&str> = text.lines().filter_map(commented_key).collect();
+    assert!(shown.len() > 35, "{shown:?}");
+    let all: String = text.lines().map(|line| uncommented(line) + "\n").collect();
+    let all = all
+        .replace("[tls]", "")
+        .replace("certificate =", "#")
+        .replace("key =", "#");
+    let all = all.replace("\"10.0.0.5\" = \"203.0.113.10\"", "");
+    fs::write(&path, all).unwrap();
+    let spelt_out: Config = ops::config::load(&path).unwrap();
+    assert_eq!(spelt_out.quota, config.quota);
+    assert_eq!(spelt_out.lifetime, config.lifetime);
+    assert_eq!(spelt_out.limits, config.limits);
+    assert_eq!(spelt_out.streams, config.streams);
+    assert_eq!(spelt_out.protocol, config.protocol);
+    assert_eq!(spelt_out.peers, config.peers);
+    assert_eq!(spelt_out.admin, config.admin);
+    assert_eq!(spelt_out.log, config.log);
+    assert_eq!(spelt_out.relay_ports, config.relay_ports);
+    assert_eq!(spelt_out.realm, config.realm);
+}
+
+/// `key` of a line `# key = value`.
+fn commented_key(line: &str) -> Option<&str> {
+    let (key, _) = line.strip_prefix("# ")?.split_once(" = ")?;
+    key.chars()
+        .all(|c| c.is_ascii_lowercase() || c == '-' || c.is_ascii_digit())
+        .then_some(key)
+}
+
+fn uncommented(line: &str) -> String {
+    let is_table = line.starts_with("# [");
+    let line = if commented_key(line).is_some() || is_table {
+        &line[2..]
+    } else {
+        line
+    };
+    line.to_owned()
+}
+
+#[test]
+fn every_fault_is_named_at_once() {
+    let text = r#"
+realm = "a-realm-that-is-too-long"
+listen = ["upd://0.0.0.0:3478", "tls://0.0.0.0:5349"]
+relay-ports = "65535-49152"
+relay-address = ["203.0.113.10"]
+external-addresses = { "10.0.0.5" = "203.0.113.10" }
+threads = 1000
+[peers]
+allow = ["10.9.0.1/16"]
+min-port = 0
+[quota]
+allocations-per-user = 0
+bandwidth-per-allocation = "lots"
+[lifetime]
+permission = "5 minutes"
+[protocol]
+tcp-relaying = true
+[log]
+format = "xml"
+"#;
+    let problems = Config::from_toml(text).unwrap_err();
+    let keys: Vec<&str> = problems
+        .iter()
+        .map(|problem| problem.key.as_str())
+        .collect();
+    let mut expected = vec![
+        "realm",
+        "listen[0]",
+        "relay-ports",
+        "relay-address",
+        "external-addresses",
+        "threads",
+        "peers.allow[0]",
+        "peers.min-port",
+        "quota.allocations-per-user",
+        "quota.bandwidth-per-allocation",
+        "lifetime.permission",
+        "protocol.tcp-relaying",
+        "log.format",
+        "tls",
+        "credentials",
+        "relay-addresses",
+    ];
+    expected.sort_unstable();
+    let mut found = keys.clone();
+    found.sort_unstable();
+    assert_eq!(found, expected, "{problems}");
+    let text = problems.to_string();
+    assert!(text.contains("did you mean `relay-addresses`?"), "{text}");
+}
+
+#[test]
+fn the_minimum_takes_all_defaults() {
+    let config = Config::from_toml(MINIMUM).unwrap();
+    assert_eq!(config.realm.as_str(), "rallypoint");
+    assert_eq!(config.quota, Quota::default());
+    assert_eq!(config.test_users[0].name, "tester");
+    assert!(config.protocol.sha1_integrity && !config.protocol.rfc5766_channels);
+    assert_eq!(config.admin, Some("127.0.0.1:9479".parse().unwrap()));
+}
+
+#[test]
+fn no_credential_at_all_is_refused() {
+    let problems = Config::from_toml("relay-addresses = [\"203.0.113.10\"]").unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems}");
+    assert!(
+        problems.to_string().contains("nobody could be let in"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn weak_secrets_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (secret, fault) in [
+        ("short", "16"),
+        ("changemechangemechangeme", "sample"),
+        ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "repeated"),
+        ("your-secret-goes-here-please-replace", "placeholder"),
+    ] {
+        write_secret(folder.path(), "secret", secret);
+        let problems = load(folder.path(), "secrets = [{ file = \"secret\" }]").unwrap_err();
+        assert_eq!(
+            problems.iter().next().unwrap().key,
+            "credentials.secrets[0].file"
+        );
+        let text = problems.to_string();
+        assert!(
+            text.contains(fault) || text.contains("sample"),
+            "{secret}: {text}"
+        );
+        assert!(!text.contains(secret), "the secret itself is shown: {text}");
+    }
+    let missing = load(
+        folder.path(),
+        "secrets = [{ id = \"a:b\", file = \"none\" }]",
+    )
+    .unwrap_err();
+    assert!(missing.to_string().contains("none"), "{missing}");
+}
+
+#[test]
+fn two_secrets_with_one_id_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(folder.path(), "a", SECRET);
+    let twice = "secrets = [{ id = \"k\", file = \"a\" }, { id = \"k\", file = \"a\" }]";
+    let problems = load(folder.path(), twice).unwrap_err();
+    assert!(problems.to_string().contains("same id"), "{problems}");
+}
+
+#[test]
+fn loopback_peers_demand_loopback_listeners() {
+    let text = format!(
+        "listen = [\"udp://0.0.0.0:3478\"]\n{MINIMUM}[peers]\nallow-loopback-for-tests = true"
+    );
+    let problems = Config::from_toml(&text).unwrap_err();
+    assert_eq!(problems.iter().next().unwrap().key, "peers");
+    let text = text.replace("0.0.0.0", "127.0.0.1");
+    assert!(
+        Config::from_toml(&text)
+            .unwrap()
+            .peers
+            .allow_loopback_for_tests
+    );
+}
+
+#[test]
+fn a_missing_certificate_names_key_and_file() {
+    let text = format!(
+        "listen = [\"tls://0.0.0.0:5349\"]\n{MINIMUM}[tls]\ncertificate = \"/nowhere/c.pem\"\nkey = \"/nowhere/k.pem\""
+    );
+    let problems = Config::from_toml(&text).unwrap_err().to_string();
+    assert!(
+        problems.contains("tls.certificate") && problems.contains("/nowhere/c.pem"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn unlimited_has_to_be_said() {
+    let text = format!(
+        "{MINIMUM}[quota]\nbandwidth-per-allocation = \"unlimited\"\nsilent-peer-packets = \"unlimited\""
+    );
+    let quota = Config::from_toml(&text).unwrap().quota;
+    assert_eq!(
+        (quota.bandwidth_per_allocation, quota.silent_peer_packets),
+        (None, None)
+    );
+    assert!(quota.bandwidth_per_user.is_some());
+}
+
+const SECRET: &str = "9b1f0c4d6a7e8f90aa51c3d2b4e5f607";
+
+fn write_secret(folder: &Path, name: &str, content: &str) {
+    let path = folder.join(name);
+    fs::write(&path, content).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+fn load(folder: &Path, credentials: &str) -> Result<Config, Problems> {
+    let path = folder.join("turn.toml");
+    let text = format!("relay-addresses = [\"203.0.113.10\"]\n[credentials]\n{credentials}");
+    fs::write(&path, text).unwrap();
+    ops::config::load(&path)
+}

@@ -1,0 +1,251 @@
+//! The closed label sets of the relay's metrics.
+
+use std::net::SocketAddr;
+
+use ops::label;
+use turn_relay_proto::{Direction, DropReason, EndReason, Framing, Path, Transport};
+
+label! {
+    /// Who sent what was received.
+    pub(crate) enum Side: "side" {
+        /// On a listening socket or a connection.
+        Client = "client",
+        /// On a relay socket.
+        Peer = "peer",
+    }
+}
+
+label! {
+    /// The end of something received: exactly one.
+    pub(crate) enum Outcome: "verdict" {
+        Forwarded = "forwarded",
+        Replied = "replied",
+        Absorbed = "absorbed",
+        Dropped = "dropped",
+    }
+}
+
+label! {
+    /// Which way a payload goes.
+    pub(crate) enum Towards: "direction" {
+        Peer = "to_peer",
+        Client = "to_client",
+    }
+}
+
+label! {
+    /// How a payload is wrapped between client and relay.
+    pub(crate) enum Wrapped: "framing" {
+        Channel = "channel",
+        Indication = "indication",
+    }
+}
+
+label! {
+    /// What carries a client's messages.
+    pub(crate) enum Carrier: "transport" {
+        Udp = "udp",
+        Tcp = "tcp",
+        Tls = "tls",
+    }
+}
+
+label! {
+    /// IP version of a client.
+    pub(crate) enum Version: "family" {
+        V4 = "ipv4",
+        V6 = "ipv6",
+    }
+}
+
+label! {
+    /// Why something was dropped: the machine's reasons, then the shell's.
+    pub(crate) enum Dropped: "reason" {
+        NotTurn = "not_turn",
+        Malformed = "malformed",
+        NotARequest = "not_a_request",
+        UnknownMethod = "unknown_method",
+        BadIndication = "bad_indication",
+        NoAllocation = "unknown_source",
+        NoChannel = "no_channel",
+        NoPermission = "no_permission",
+        PeerDenied = "peer_denied",
+        WrongFamily = "wrong_family",
+        Bandwidth = "bandwidth",
+        SilentPeer = "silent_peer",
+        TooLarge = "too_large",
+        UnknownRelay = "unknown_relay",
+        AnswerLimited = "answer_limited",
+        SignatureLimited = "signature_limited",
+        /// A socket's or a connection's queue is full.
+        SendQueueFull = "send_queue_full",
+        /// The system refused to send: no route, a firewall.
+        SendRefused = "send_refused",
+        /// The socket or connection to send on is gone.
+        Gone = "gone",
+        /// A reason this shell does not know.
+        Other = "other",
+    }
+}
+
+label! {
+    /// Why an allocation ended.
+    pub(crate) enum Ended: "reason" {
+        Expired = "expired",
+        Deleted = "deleted",
+        Disconnected = "disconnected",
+        Drained = "drained",
+        Admin = "admin",
+    }
+}
+
+label! {
+    /// What came of a relay socket that the machine asked for.
+    pub(crate) enum Bound: "outcome" {
+        Opened = "opened",
+        InUse = "in_use",
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// A call that the system answered with an error; service goes on.
+    pub(crate) enum Operation: "operation" {
+        Receive = "receive",
+        Accept = "accept",
+        Register = "register",
+    }
+}
+
+label! {
+    /// A rate limit that refused something.
+    pub(crate) enum Limiter: "limiter" {
+        Answers = "answers",
+        Signatures = "signatures",
+        SilentPeers = "silent_peers",
+        Bandwidth = "bandwidth",
+    }
+}
+
+label! {
+    /// What carries a connection.
+    pub(crate) enum StreamKind: "transport" {
+        Tcp = "tcp",
+        Tls = "tls",
+    }
+}
+
+label! {
+    /// Why a connection ended.
+    pub(crate) enum StreamEnd: "reason" {
+        /// The client closed it.
+        Closed = "closed",
+        /// The client reset it, or the network failed.
+        Reset = "reset",
+        /// No valid message in time.
+        Slow = "slow",
+        /// Neither an allocation nor a message for a while.
+        Idle = "idle",
+        /// It does not read what it is sent.
+        Deaf = "deaf",
+        /// It spoke something else, or a message too long for a stranger.
+        Malformed = "malformed",
+        /// TLS failed.
+        Tls = "tls",
+        /// The relay stops.
+        Shutdown = "shutdown",
+    }
+}
+
+label! {
+    /// Why a connection was not accepted.
+    pub(crate) enum StreamRefusal: "reason" {
+        /// Its address has its share.
+        AddressLimit = "address_limit",
+        /// The relay has as many as it takes.
+        TotalLimit = "total_limit",
+        /// The system has no descriptors or memory left.
+        Resources = "resources",
+    }
+}
+
+impl From<Direction> for Towards {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::ToPeer => Self::Peer,
+            Direction::ToClient => Self::Client,
+        }
+    }
+}
+
+impl From<Framing> for Wrapped {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Channel => Self::Channel,
+            Framing::Indication => Self::Indication,
+        }
+    }
+}
+
+impl From<EndReason> for Ended {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Expired => Self::Expired,
+            EndReason::Deleted => Self::Deleted,
+            EndReason::Disconnected => Self::Disconnected,
+            EndReason::Drained => Self::Drained,
+            EndReason::Kicked => Self::Admin,
+        }
+    }
+}
+
+impl From<DropReason> for Dropped {
+    fn from(reason: DropReason) -> Self {
+        match reason {
+            DropReason::NotTurn => Self::NotTurn,
+            DropReason::Malformed => Self::Malformed,
+            DropReason::NotARequest => Self::NotARequest,
+            DropReason::UnknownMethod => Self::UnknownMethod,
+            DropReason::BadIndication => Self::BadIndication,
+            DropReason::NoAllocation => Self::NoAllocation,
+            DropReason::NoChannel => Self::NoChannel,
+            DropReason::NoPermission => Self::NoPermission,
+            DropReason::PeerDenied => Self::PeerDenied,
+            DropReason::WrongFamily => Self::WrongFamily,
+            DropReason::Bandwidth => Self::Bandwidth,
+            DropReason::SilentPeer => Self::SilentPeer,
+            DropReason::TooLarge => Self::TooLarge,
+            DropReason::UnknownRelay => Self::UnknownRelay,
+            DropReason::AnswerLimited => Self::AnswerLimited,
+            DropReason::SignatureLimited => Self::SignatureLimited,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Dropped {
+    /// The rate limit behind the reason, if it is one.
+    pub(crate) fn limiter(self) -> Option<Limiter> {
+        match self {
+            Self::AnswerLimited => Some(Limiter::Answers),
+            Self::SignatureLimited => Some(Limiter::Signatures),
+            Self::SilentPeer => Some(Limiter::SilentPeers),
+            Self::Bandwidth => Some(Limiter::Bandwidth),
+            _ => None,
+        }
+    }
+}
+
+/// The labels of a client: what carries its messages, and the family of its own address.
+pub(crate) fn client_labels(client: Path) -> (Carrier, Version) {
+    let carrier = match client.transport {
+        Transport::Udp => Carrier::Udp,
+        Transport::Tcp => Carrier::Tcp,
+        Transport::Tls => Carrier::Tls,
+    };
+    let version = match client.remote {
+        SocketAddr::V4(_) => Version::V4,
+        SocketAddr::V6(_) => Version::V6,
+    };
+    (carrier, version)
+}

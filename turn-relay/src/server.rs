@@ -1,0 +1,352 @@
+//! The relay as a library: opens everything it was configured with, then runs one thread a shard.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+
+use mio::net::TcpListener;
+use mio::{Poll, Waker};
+use net_io::{BindOptions, UdpSocket, tcp};
+use ops::config::{ListenUrl, Scheme};
+use ops::metrics::{MetricError, Registry};
+use rustls::ServerConfig;
+use turn_relay_proto::{Relay, Transport};
+
+use crate::config::{Config, Shared, relay_config, split_ports};
+use crate::connections::Connections;
+use crate::counters::{self, ShardCounters};
+use crate::shard::{Command, Parts, Shard, WAKER};
+use crate::sockets::{LISTENER_QUEUE, Sockets};
+use crate::streams::Streams;
+use crate::tls::{self, TlsError};
+
+/// A relay that serves until it is shut down or dropped.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<ListenUrl>,
+    shards: Vec<Running>,
+}
+
+/// A thread and the way to talk to it.
+#[derive(Debug)]
+struct Running {
+    commands: Sender<Command>,
+    waker: Waker,
+    thread: JoinHandle<()>,
+}
+
+/// Why a relay cannot start; names the key, address or file at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Nobody could be let in.
+    #[error("credentials: no secret and no test user; nobody could be let in")]
+    NoCredentials,
+    /// Nothing could be relayed.
+    #[error("relay-addresses: none given")]
+    NoRelayAddress,
+    /// Nobody could connect.
+    #[error("listen: none given")]
+    NoListener,
+    /// A secret that would protect nothing.
+    #[error("credentials: secret {name}: {source}")]
+    Secret {
+        /// Its id, or its place.
+        name: String,
+        /// What is wrong with it.
+        source: credentials::SecretError,
+    },
+    /// Loopback peers with listeners that others reach.
+    #[error("peers.allow-loopback-for-tests: {0} is not on loopback")]
+    LoopbackPeers(ListenUrl),
+    /// A listener that cannot be opened.
+    #[error("listen: {url}: {source}")]
+    Listen {
+        /// The listener.
+        url: ListenUrl,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A relay address that nothing can be bound to.
+    #[error("relay-addresses: {address}: {source}")]
+    RelayAddress {
+        /// The address.
+        address: IpAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A TLS listener without a certificate.
+    #[error("tls: missing; {0} needs certificate and key")]
+    NoCertificate(ListenUrl),
+    /// A certificate that cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The metrics are declared already.
+    #[error(transparent)]
+    Metrics(#[from] MetricError),
+    /// The system has no thread, descriptor or randomness for us.
+    #[error("starting: {0}")]
+    Start(io::Error),
+}
+
+/// The listening sockets of one shard.
+#[derive(Default)]
+struct Listening {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<(TcpListener, Transport)>,
+}
+
+impl Server {
+    /// Opens every listener, checks every relay address and starts the shards.
+    ///
+    /// # Errors
+    /// The first thing that is missing, in use or wrong. Nothing is left open.
+    pub fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
+        check(&config)?;
+        let tls = load_tls(&config)?;
+        let shards = config.shards();
+        let (listeners, mut listening) = open_listeners(&config, shards)?;
+        check_relay_addresses(&config)?;
+
+        let udp: Vec<ListenUrl> = listeners
+            .iter()
+            .filter(|url| url.scheme == Scheme::Udp)
+            .copied()
+            .collect();
+        let bandwidth = config.quota.bandwidth_per_allocation;
+        let counters = counters::register(registry, shards, &udp, bandwidth)?;
+        let mut own: Vec<SocketAddr> = listeners.iter().map(|url| url.address).collect();
+        own.extend(config.admin);
+        let starter = Starter {
+            connections: Connections::new(config.streams.clone()),
+            shared: Shared::new(&config, own),
+            config,
+            tls,
+            shards,
+        };
+        let slices = split_ports(starter.config.relay_ports, shards);
+        let mut server = Self {
+            listeners,
+            shards: Vec::new(),
+        };
+        for (index, ((ports, counters), listening)) in slices
+            .into_iter()
+            .zip(counters)
+            .zip(listening.drain(..))
+            .enumerate()
+        {
+            // On an error the server is dropped, which ends the shards that run already.
+            let running = starter.start(index, ports, counters, listening);
+            server.shards.push(running.map_err(BindError::Start)?);
+        }
+        Ok(server)
+    }
+
+    /// Every listener as bound: port 0 has become a port.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<(Scheme, SocketAddr)> {
+        self.listeners
+            .iter()
+            .map(|url| (url.scheme, url.address))
+            .collect()
+    }
+
+    /// Ends every allocation and connection, and waits for the threads.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        for shard in &self.shards {
+            // A shard that is gone already needs no telling.
+            let _ = shard.commands.send(Command::Stop);
+            let _ = shard.waker.wake();
+        }
+        for shard in self.shards.drain(..) {
+            if shard.thread.join().is_err() {
+                tracing::error!("a shard ended by a fault of its own");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What a file cannot get wrong, a program can.
+fn check(config: &Config) -> Result<(), BindError> {
+    if config.secrets.is_empty() && config.test_users.is_empty() {
+        return Err(BindError::NoCredentials);
+    }
+    if config.relay_addresses.is_empty() {
+        return Err(BindError::NoRelayAddress);
+    }
+    if config.listen.is_empty() {
+        return Err(BindError::NoListener);
+    }
+    for (index, named) in config.secrets.iter().enumerate() {
+        let name = named
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("number {}", index + 1));
+        named
+            .as_credentials()
+            .check()
+            .map_err(|source| BindError::Secret { name, source })?;
+    }
+    if config.peers.allow_loopback_for_tests {
+        let is_public = |url: &&ListenUrl| !url.address.ip().is_loopback();
+        if let Some(url) = config.listen.iter().find(is_public) {
+            return Err(BindError::LoopbackPeers(*url));
+        }
+    }
+    for user in &config.test_users {
+        tracing::warn!(
+            user = user.name,
+            "a [[test-user]] can allocate for ever: not for production"
+        );
+    }
+    Ok(())
+}
+
+fn load_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, BindError> {
+    let needs_tls = config.listen.iter().find(|url| url.scheme == Scheme::Tls);
+    match (&config.tls, needs_tls) {
+        (Some(files), _) => Ok(Some(tls::load(files)?)),
+        (None, Some(url)) => Err(BindError::NoCertificate(*url)),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Opens each listener once for every shard. Returns their addresses and each shard's sockets.
+fn open_listeners(
+    config: &Config,
+    shards: usize,
+) -> Result<(Vec<ListenUrl>, Vec<Listening>), BindError> {
+    let mut bound = Vec::new();
+    let mut listening: Vec<Listening> = Vec::new();
+    listening.resize_with(shards, Listening::default);
+    for url in &config.listen {
+        let refuse = |source| BindError::Listen { url: *url, source };
+        let address = match url.scheme {
+            Scheme::Udp => open_udp(url.address, &mut listening),
+            Scheme::Tls => open_tcp(url.address, Transport::Tls, &mut listening),
+            Scheme::Tcp => open_tcp(url.address, Transport::Tcp, &mut listening),
+            Scheme::Http | Scheme::Https => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let address = address.map_err(refuse)?;
+        bound.push(ListenUrl {
+            scheme: url.scheme,
+            address,
+        });
+    }
+    Ok((bound, listening))
+}
+
+fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<SocketAddr> {
+    let mut options = BindOptions {
+        recv_buffer: Some(LISTENER_QUEUE),
+        ..BindOptions::default()
+    };
+    // Shared ports let a second relay join in unnoticed: the first bind must find the port free.
+    let first = UdpSocket::bind(address, &options)?;
+    let address = first.local_addr();
+    if let [only] = listening {
+        only.udp.push(first);
+        return Ok(address);
+    }
+    drop(first);
+    options.reuse_port = true;
+    for shard in listening {
+        shard.udp.push(UdpSocket::bind(address, &options)?);
+    }
+    Ok(address)
+}
+
+fn open_tcp(
+    address: SocketAddr,
+    transport: Transport,
+    listening: &mut [Listening],
+) -> io::Result<SocketAddr> {
+    let first = tcp::listen(address, false)?;
+    let address = first.local_addr()?;
+    if let [only] = listening {
+        only.tcp.push((first, transport));
+        return Ok(address);
+    }
+    drop(first);
+    for shard in listening {
+        shard.tcp.push((tcp::listen(address, true)?, transport));
+    }
+    Ok(address)
+}
+
+/// A relay address that is not on this host would fail every allocation: better now.
+fn check_relay_addresses(config: &Config) -> Result<(), BindError> {
+    for address in &config.relay_addresses {
+        UdpSocket::bind(SocketAddr::new(*address, 0), &BindOptions::default()).map_err(
+            |source| BindError::RelayAddress {
+                address: *address,
+                source,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// What is needed to start each shard.
+struct Starter {
+    config: Config,
+    shared: Shared,
+    connections: Connections,
+    tls: Option<Arc<ServerConfig>>,
+    shards: usize,
+}
+
+impl Starter {
+    fn start(
+        &self,
+        index: usize,
+        ports: RangeInclusive<u16>,
+        counters: ShardCounters,
+        listening: Listening,
+    ) -> io::Result<Running> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let (sender, commands) = mpsc::channel();
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let sockets = Sockets::new(listening.udp, &self.config.relay_addresses, &ports);
+        let relay = relay_config(&self.config, &self.shared, ports, self.shards);
+        let shard = Shard::new(Parts {
+            poll,
+            commands,
+            relay: Relay::new(relay, seed),
+            sockets,
+            streams: Streams::new(
+                self.config.streams.clone(),
+                self.connections.clone(),
+                self.tls.clone(),
+            ),
+            tcp: listening.tcp,
+            counters,
+        })?;
+        let thread = thread::Builder::new()
+            .name(format!("turn-{index}"))
+            .spawn(move || {
+                if let Err(error) = shard.run() {
+                    tracing::error!(shard = index, %error, "a shard cannot go on");
+                }
+            })?;
+        Ok(Running {
+            commands: sender,
+            waker,
+            thread,
+        })
+    }
+}

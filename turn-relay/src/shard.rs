@@ -1,0 +1,653 @@
+//! One thread of the relay and its only loop: wait, receive a batch, ask the machine, send, repeat.
+//!
+//! A round does, in this order: what sockets and connections have received; timers; the machine's
+//! events (sockets it wants or gives back) and deferred replies; sending; copying counts. Nothing in
+//! it blocks, and nothing a stranger does ends it: what fails is counted.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use net_io::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
+use turn_relay_proto::{
+    Direction, Event, Forward, Now, Path, Relay, SocketOutcome, Transport, Verdict,
+};
+
+use crate::counters::{Bound, Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
+use crate::sockets::{Departure, SocketKey, Sockets};
+use crate::stream::{Buffers, Kind};
+use crate::streams::Streams;
+
+/// Events taken from the system at once; the rest stays there.
+const EVENTS: usize = 512;
+
+/// Connections accepted from one listener in a round.
+const ACCEPTS: usize = 32;
+
+/// After an accept failed for want of descriptors or memory, the next try.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// One receive in so many is sampled for the batch histogram, one round for the latency histogram.
+const BATCH_SAMPLE: u32 = 16;
+const FORWARD_SAMPLE: u32 = 64;
+
+/// What the process asks of a shard.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// End everything and return.
+    Stop,
+}
+
+/// Everything one thread owns.
+pub(crate) struct Shard {
+    poll: Poll,
+    commands: Receiver<Command>,
+    relay: Relay,
+    outward: Outward,
+    tcp: Vec<TcpAccept>,
+    /// What has more to read, in turn.
+    ready: VecDeque<Source>,
+    accept_again: Option<Instant>,
+    datagrams: RecvBatch,
+    buffers: Buffers,
+    reply: Vec<u8>,
+    now: Now,
+    /// Requests were handled: the machine's counts have changed.
+    counts_changed: bool,
+    receives: u32,
+    busy_rounds: u32,
+    is_stopping: bool,
+}
+
+/// The ways out of a shard, and the counts of what goes them.
+struct Outward {
+    sockets: Sockets,
+    streams: Streams,
+    counters: ShardCounters,
+}
+
+/// A TCP or TLS listener.
+struct TcpAccept {
+    listener: TcpListener,
+    transport: Transport,
+    is_ready: bool,
+}
+
+/// Something that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Commands,
+    Socket(SocketKey),
+    Accept(usize),
+    Stream(usize),
+}
+
+/// The token of the waker, which tells of commands.
+pub(crate) const WAKER: Token = Token(0);
+
+impl Source {
+    const KINDS: usize = 5;
+
+    fn token(self) -> Token {
+        let (kind, index) = match self {
+            Self::Commands => (0, 0),
+            Self::Socket(SocketKey::Listener(index)) => (1, index),
+            Self::Socket(SocketKey::Relay(index)) => (2, index),
+            Self::Accept(index) => (3, index),
+            Self::Stream(index) => (4, index),
+        };
+        Token(index * Self::KINDS + kind)
+    }
+
+    fn of(token: Token) -> Self {
+        let index = token.0 / Self::KINDS;
+        match token.0 % Self::KINDS {
+            1 => Self::Socket(SocketKey::Listener(index)),
+            2 => Self::Socket(SocketKey::Relay(index)),
+            3 => Self::Accept(index),
+            4 => Self::Stream(index),
+            _ => Self::Commands,
+        }
+    }
+}
+
+/// What a shard is made of.
+pub(crate) struct Parts {
+    pub(crate) poll: Poll,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) relay: Relay,
+    pub(crate) sockets: Sockets,
+    pub(crate) streams: Streams,
+    pub(crate) tcp: Vec<(TcpListener, Transport)>,
+    pub(crate) counters: ShardCounters,
+}
+
+impl Shard {
+    /// Puts a shard together and registers its listeners.
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let Parts {
+            poll,
+            commands,
+            relay,
+            mut sockets,
+            streams,
+            tcp,
+            counters,
+        } = parts;
+        sockets.register(poll.registry(), |key| Source::Socket(key).token())?;
+        let mut accepts = Vec::new();
+        for (index, (mut listener, transport)) in tcp.into_iter().enumerate() {
+            let token = Source::Accept(index).token();
+            poll.registry()
+                .register(&mut listener, token, Interest::READABLE)?;
+            accepts.push(TcpAccept {
+                listener,
+                transport,
+                is_ready: false,
+            });
+        }
+        counters.cells.publish(&relay);
+        Ok(Self {
+            poll,
+            commands,
+            relay,
+            outward: Outward {
+                sockets,
+                streams,
+                counters,
+            },
+            tcp: accepts,
+            ready: VecDeque::new(),
+            accept_again: None,
+            datagrams: RecvBatch::new(MAX_BATCH, MAX_DATAGRAM),
+            buffers: Buffers::new(),
+            reply: Vec::new(),
+            now: read_clocks(),
+            counts_changed: false,
+            receives: 0,
+            busy_rounds: 0,
+            is_stopping: false,
+        })
+    }
+
+    /// Serves until told to stop. An error is one that no round could survive.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.is_stopping {
+            self.wait(&mut events)?;
+            self.note_events(&events);
+            self.serve_ready();
+            self.serve_timers();
+            self.finish_round();
+        }
+        self.relay.end_all(self.now);
+        self.outward.streams.doom_all();
+        self.finish_round();
+        Ok(())
+    }
+
+    /// Sleeps until something can be read or is due, and reads the clocks, once a round.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let before = clock::mono();
+        let worked = before.saturating_duration_since(self.now.mono);
+        self.outward.counters.cells.busy_for(worked);
+        if self.counts_changed || !self.ready.is_empty() || !events.is_empty() {
+            self.busy_rounds = self.busy_rounds.wrapping_add(1);
+            if self.busy_rounds.is_multiple_of(FORWARD_SAMPLE) {
+                self.outward.counters.traffic.sample_forward(worked);
+            }
+        }
+        if let Err(error) = self.poll.poll(events, self.patience(before))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+        self.now = read_clocks();
+        Ok(())
+    }
+
+    /// How long nothing needs doing unless something arrives; `None`: for ever.
+    fn patience(&self, now: Instant) -> Option<Duration> {
+        if !self.ready.is_empty() || self.outward.streams.has_doomed() {
+            return Some(Duration::ZERO);
+        }
+        let machine = self.relay.poll_timeout().map(|(deadline, _)| deadline);
+        let deadlines = [
+            machine,
+            self.outward.streams.next_deadline(),
+            self.accept_again,
+        ];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// Puts what can be read into the list, once each.
+    fn note_events(&mut self, events: &Events) {
+        for event in events {
+            let source = Source::of(event.token());
+            if let Source::Stream(key) = source
+                && event.is_writable()
+            {
+                self.outward.streams.mark_dirty(key);
+            }
+            let reads = event.is_readable() || event.is_read_closed() || event.is_error();
+            if reads && self.mark_ready(source, true) {
+                self.ready.push_back(source);
+            }
+        }
+    }
+
+    fn mark_ready(&mut self, source: Source, ready: bool) -> bool {
+        let mark = match source {
+            Source::Commands => return ready,
+            Source::Socket(key) => return self.outward.sockets.mark_ready(key, ready),
+            Source::Accept(index) => self.tcp.get_mut(index).map(|accept| &mut accept.is_ready),
+            Source::Stream(key) => self
+                .outward
+                .streams
+                .get_mut(key)
+                .map(|stream| &mut stream.is_ready),
+        };
+        mark.is_some_and(|mark| std::mem::replace(mark, ready) != ready)
+    }
+
+    /// Lets everything that can be read have one turn; what has more comes again next round.
+    fn serve_ready(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(source) = self.ready.pop_front() else {
+                return;
+            };
+            let has_more = match source {
+                Source::Commands => self.serve_commands(),
+                Source::Socket(key @ SocketKey::Listener(_)) => self.serve_clients(key),
+                Source::Socket(SocketKey::Relay(key)) => self.serve_peers(key),
+                Source::Accept(index) => self.serve_accept(index),
+                Source::Stream(key) => self.serve_stream(key),
+            };
+            if has_more {
+                self.ready.push_back(source);
+            } else {
+                self.mark_ready(source, false);
+            }
+        }
+    }
+
+    fn serve_commands(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Stop => self.is_stopping = true,
+            }
+        }
+        false
+    }
+
+    /// One batch from clients.
+    fn serve_clients(&mut self, key: SocketKey) -> bool {
+        let Self {
+            relay,
+            outward,
+            datagrams,
+            reply,
+            now,
+            ..
+        } = self;
+        let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
+        let traffic = &outward.counters.traffic;
+        traffic.truncated(Side::Client, datagrams.truncated());
+        let mut received = 0;
+        let mut requests = false;
+        for datagram in datagrams.iter() {
+            received += 1;
+            outward.counters.traffic.received(Side::Client);
+            let transport = Transport::Udp;
+            let path = Path {
+                transport,
+                local: datagram.local,
+                remote: datagram.from,
+            };
+            let verdict = relay.handle_client(*now, path, datagram.bytes, reply);
+            requests |= !matches!(verdict, Verdict::Forward(_));
+            outward.act(Side::Client, &verdict, datagram.bytes, reply);
+        }
+        self.counts_changed |= requests;
+        self.sample_batch(received);
+        has_more
+    }
+
+    /// One batch from peers on a relay socket.
+    fn serve_peers(&mut self, key: usize) -> bool {
+        let Some(addr) = self.outward.sockets.relay_addr(key) else {
+            return false;
+        };
+        let Self {
+            relay,
+            outward,
+            datagrams,
+            reply,
+            now,
+            ..
+        } = self;
+        let key = SocketKey::Relay(key);
+        let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
+        outward
+            .counters
+            .traffic
+            .truncated(Side::Peer, datagrams.truncated());
+        let mut received = 0;
+        for datagram in datagrams.iter() {
+            received += 1;
+            outward.counters.traffic.received(Side::Peer);
+            let verdict = relay.handle_peer(*now, addr, datagram.from, datagram.bytes);
+            outward.act(Side::Peer, &verdict, datagram.bytes, reply);
+        }
+        self.sample_batch(received);
+        has_more
+    }
+
+    fn sample_batch(&mut self, received: usize) {
+        self.receives = self.receives.wrapping_add(1);
+        if self.receives.is_multiple_of(BATCH_SAMPLE) && received > 0 {
+            self.outward.counters.traffic.sample_batch(received);
+        }
+    }
+
+    fn serve_accept(&mut self, index: usize) -> bool {
+        let Self {
+            tcp,
+            outward,
+            poll,
+            now,
+            ..
+        } = self;
+        let Some(accept) = tcp.get(index) else {
+            return false;
+        };
+        for _ in 0..ACCEPTS {
+            match accept.listener.accept() {
+                Ok((socket, _)) => {
+                    let token = |key| Source::Stream(key).token();
+                    outward.streams.accept(
+                        socket,
+                        accept.transport,
+                        poll.registry(),
+                        token,
+                        now.mono,
+                        &outward.counters,
+                    );
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if is_of_one_connection(&error) => {
+                    outward.counters.socket_errors.inc(Operation::Accept);
+                }
+                Err(_) => {
+                    // No descriptors or no memory: the connection stays queued in the system,
+                    // which does not tell of it again.
+                    outward.counters.socket_errors.inc(Operation::Accept);
+                    outward
+                        .counters
+                        .streams
+                        .refused
+                        .inc(StreamRefusal::Resources);
+                    self.accept_again = Some(now.mono + ACCEPT_PAUSE);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// One read of a connection, and every whole frame in it.
+    fn serve_stream(&mut self, key: usize) -> bool {
+        let Self {
+            relay,
+            outward,
+            buffers,
+            reply,
+            now,
+            ..
+        } = self;
+        let Some(stream) = outward.streams.get_mut(key) else {
+            return false;
+        };
+        let len = match stream.receive(buffers) {
+            Ok(Some(len)) => len,
+            Ok(None) => return false,
+            Err(end) => {
+                outward.streams.doom(key, end);
+                return false;
+            }
+        };
+        let (path, longest) = (stream.path(), stream.longest_frame());
+        let mut deframer = std::mem::take(&mut stream.deframer);
+        let mut input = buffers.received(len);
+        let mut is_valid = false;
+        let end = loop {
+            let frame = match deframer.next(&mut input, longest) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break None,
+                Err(_) => break Some(StreamEnd::Malformed),
+            };
+            outward.counters.traffic.received(Side::Client);
+            let verdict = relay.handle_client(*now, path, frame, reply);
+            is_valid |= !matches!(verdict, Verdict::Dropped(_));
+            self.counts_changed |= !matches!(verdict, Verdict::Forward(_));
+            outward.act(Side::Client, &verdict, frame, reply);
+        };
+        if let Some(stream) = outward.streams.get_mut(key) {
+            stream.deframer = deframer;
+            if is_valid {
+                stream.note_valid(now.mono);
+            }
+        }
+        // TLS may have something to say of its own.
+        outward.streams.mark_dirty(key);
+        if let Some(end) = end {
+            outward.streams.doom(key, end);
+        }
+        end.is_none()
+    }
+
+    fn serve_timers(&mut self) {
+        let now = self.now;
+        if self
+            .relay
+            .poll_timeout()
+            .is_some_and(|(deadline, _)| deadline <= now.mono)
+        {
+            self.relay.handle_timeout(now);
+            self.counts_changed = true;
+        }
+        self.outward.streams.handle_timeout(now.mono);
+        if self.accept_again.is_some_and(|again| again <= now.mono) {
+            self.accept_again = None;
+            for index in 0..self.tcp.len() {
+                let source = Source::Accept(index);
+                if self.mark_ready(source, true) {
+                    self.ready.push_back(source);
+                }
+            }
+        }
+    }
+
+    /// What the machine wants and has to say, then everything goes out.
+    fn finish_round(&mut self) {
+        let Self {
+            relay,
+            outward,
+            poll,
+            ..
+        } = self;
+        while let Some(client) = outward
+            .streams
+            .take_doomed(poll.registry(), &outward.counters)
+        {
+            relay.handle_disconnect(self.now, client);
+            self.counts_changed = true;
+        }
+        self.drain_events();
+        while let Some(path) = self.relay.poll_transmit(&mut self.reply) {
+            self.outward
+                .send_to_client(path, &[&self.reply], Kind::Reply);
+        }
+        self.outward.sockets.flush(&self.outward.counters);
+        self.outward.streams.flush();
+        if std::mem::take(&mut self.counts_changed) {
+            self.outward.counters.cells.publish(&self.relay);
+        }
+    }
+
+    fn drain_events(&mut self) {
+        let Self {
+            relay,
+            outward,
+            poll,
+            now,
+            ..
+        } = self;
+        while let Some(event) = relay.poll_event() {
+            self.counts_changed = true;
+            let counters = &outward.counters;
+            match event {
+                Event::SocketWanted { addr } => {
+                    let token = |key| Source::Socket(key).token();
+                    let outcome = outward.sockets.open(addr, poll.registry(), token);
+                    counters.relay_sockets.inc(bound_label(outcome));
+                    relay.handle_socket(*now, addr, outcome);
+                }
+                Event::SocketFreed { addr } => {
+                    outward.sockets.close(addr, poll.registry(), counters);
+                }
+                Event::AllocationCreated { client, .. } => {
+                    counters.allocations.created(client);
+                    outward.streams.set_allocation(client, true, now.mono);
+                }
+                Event::AllocationEnded {
+                    client,
+                    reason,
+                    duration,
+                    traffic,
+                    ..
+                } => {
+                    counters
+                        .allocations
+                        .ended(client, reason, duration, traffic);
+                    outward.streams.set_allocation(client, false, now.mono);
+                }
+                // A kernel fast path would take these over.
+                Event::ChannelBound { .. } | Event::ChannelFreed { .. } => {}
+            }
+        }
+    }
+}
+
+impl Outward {
+    /// Does what the verdict says with `input`, and counts it.
+    fn act(&mut self, side: Side, verdict: &Verdict, input: &[u8], reply: &[u8]) {
+        match verdict {
+            Verdict::Forward(forward) => {
+                self.counters.traffic.forwarded(side, forward);
+                self.forward(forward, input);
+            }
+            Verdict::Reply { path } => {
+                self.counters.traffic.replied(side);
+                self.send_to_client(*path, &[reply], Kind::Reply);
+            }
+            Verdict::Absorbed => self.counters.traffic.absorbed(side),
+            Verdict::Dropped(reason) => self.counters.traffic.dropped(side, *reason),
+        }
+    }
+
+    fn forward(&mut self, forward: &Forward, input: &[u8]) {
+        // The machine names a range of the input it was given.
+        let payload = input.get(forward.payload.clone()).unwrap_or_default();
+        let padding = [0; 3];
+        let padding = padding
+            .get(..usize::from(forward.padding))
+            .unwrap_or_default();
+        let parts = [forward.header.as_bytes(), payload, padding];
+        match forward.direction {
+            Direction::ToPeer => {
+                let Path {
+                    local: from,
+                    remote: to,
+                    ..
+                } = forward.path;
+                let dont_fragment = forward.dont_fragment;
+                let departure = Departure {
+                    from,
+                    to,
+                    parts: &parts,
+                    dont_fragment,
+                };
+                self.sockets.push_to_peer(&departure, &self.counters);
+            }
+            Direction::ToClient => self.send_to_client(forward.path, &parts, Kind::Data),
+        }
+    }
+
+    fn send_to_client(&mut self, path: Path, parts: &[&[u8]], kind: Kind) {
+        if path.transport.is_stream() {
+            self.streams.push(path, parts, kind, &self.counters);
+        } else {
+            let Path {
+                local: from,
+                remote: to,
+                ..
+            } = path;
+            let departure = Departure {
+                from,
+                to,
+                parts,
+                dont_fragment: false,
+            };
+            self.sockets.push_to_client(&departure, &self.counters);
+        }
+    }
+}
+
+fn bound_label(outcome: SocketOutcome) -> Bound {
+    match outcome {
+        SocketOutcome::Opened => Bound::Opened,
+        SocketOutcome::InUse => Bound::InUse,
+        SocketOutcome::Failed => Bound::Failed,
+    }
+}
+
+/// An error that belongs to one connection which is gone, not to the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+fn read_clocks() -> Now {
+    let (mono, unix) = clock::now();
+    Now { mono, unix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_their_sources() {
+        let sources = [
+            Source::Commands,
+            Source::Socket(SocketKey::Listener(3)),
+            Source::Socket(SocketKey::Relay(16_383)),
+            Source::Accept(1),
+            Source::Stream(8191),
+        ];
+        for source in sources {
+            assert_eq!(Source::of(source.token()), source);
+        }
+        assert_eq!(Source::Commands.token(), WAKER);
+    }
+}

@@ -1,0 +1,365 @@
+//! The UDP sockets of one shard: listeners, and relay sockets found by their port.
+//!
+//! What is to be sent is gathered for each socket while a round lasts and sent by one call.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use mio::{Interest, Registry, Token};
+use net_io::{BindOptions, RecvBatch, SendBatch, SendReport, UdpSocket};
+use slab::Slab;
+use turn_relay_proto::{RelayAddr, SocketOutcome};
+
+use crate::counters::{Dropped, Operation, ShardCounters, Towards};
+
+/// The listeners carry everybody's datagrams: they get as long a queue as the system gives.
+pub(crate) const LISTENER_QUEUE: usize = 4 * 1024 * 1024;
+
+/// Emptied batches kept for the next round.
+const SPARE_BATCHES: usize = 64;
+
+/// Sockets with something to send before they are flushed within a round.
+const DIRTY_SOCKETS: usize = 128;
+
+/// Errors taken from one socket in a row; a socket in trouble does not hold up the others.
+const ERRORS_IN_A_ROW: usize = 8;
+
+/// Listeners and relay sockets of a shard.
+pub(crate) struct Sockets {
+    listeners: Vec<Outgoing>,
+    relays: Slab<Outgoing>,
+    ports: Vec<PortTable>,
+    dirty: Vec<SocketKey>,
+    spare: Vec<SendBatch>,
+}
+
+/// Which socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SocketKey {
+    /// By its place in the configuration.
+    Listener(usize),
+    /// By its place in the slab.
+    Relay(usize),
+}
+
+/// A socket and what waits to be sent on it.
+struct Outgoing {
+    socket: UdpSocket,
+    batch: SendBatch,
+    is_dirty: bool,
+    is_ready: bool,
+    /// Of relay sockets: what the system was last seen to have dropped.
+    overflow: u64,
+}
+
+impl Outgoing {
+    fn new(socket: UdpSocket) -> Self {
+        let batch = SendBatch::new();
+        Self {
+            socket,
+            batch,
+            is_dirty: false,
+            is_ready: false,
+            overflow: 0,
+        }
+    }
+}
+
+/// The relay sockets on one address: key + 1 by port, 0 for none. Zero pages until ports are used.
+struct PortTable {
+    ip: IpAddr,
+    first: u16,
+    keys: Vec<u32>,
+}
+
+/// One datagram to send.
+pub(crate) struct Departure<'a> {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) parts: &'a [&'a [u8]],
+    pub(crate) dont_fragment: bool,
+}
+
+impl Sockets {
+    pub(crate) fn new(
+        listeners: Vec<UdpSocket>,
+        relay_ips: &[IpAddr],
+        ports: &RangeInclusive<u16>,
+    ) -> Self {
+        let table = |ip: &IpAddr| PortTable {
+            ip: *ip,
+            first: *ports.start(),
+            keys: vec![0; ports.len()],
+        };
+        Self {
+            listeners: listeners.into_iter().map(Outgoing::new).collect(),
+            relays: Slab::new(),
+            ports: relay_ips.iter().map(table).collect(),
+            dirty: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Registers the listeners; relay sockets are registered as they are opened.
+    pub(crate) fn register(
+        &mut self,
+        registry: &Registry,
+        token: impl Fn(SocketKey) -> Token,
+    ) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let token = token(SocketKey::Listener(index));
+            registry.register(&mut listener.socket, token, Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Binds the relay socket that the machine wants. A busy port is an answer, not an error.
+    pub(crate) fn open(
+        &mut self,
+        addr: RelayAddr,
+        registry: &Registry,
+        token: impl Fn(SocketKey) -> Token,
+    ) -> SocketOutcome {
+        let mut socket = match UdpSocket::bind(addr.0, &BindOptions::default()) {
+            Ok(socket) => socket,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return SocketOutcome::InUse,
+            Err(error) => {
+                tracing::debug!(%addr, %error, "relay socket not opened");
+                return SocketOutcome::Failed;
+            }
+        };
+        let entry = self.relays.vacant_entry();
+        let key = entry.key();
+        let token = token(SocketKey::Relay(key));
+        if let Err(error) = registry.register(&mut socket, token, Interest::READABLE) {
+            tracing::debug!(%addr, %error, "relay socket not registered");
+            return SocketOutcome::Failed;
+        }
+        entry.insert(Outgoing::new(socket));
+        match (self.cell(addr.0), u32::try_from(key + 1)) {
+            (Some(cell), Ok(number)) => {
+                *cell = number;
+                SocketOutcome::Opened
+            }
+            (None, _) | (_, Err(_)) => {
+                self.relays.remove(key);
+                SocketOutcome::Failed
+            }
+        }
+    }
+
+    /// Closes a relay socket; what waits on it is sent first.
+    pub(crate) fn close(&mut self, addr: RelayAddr, registry: &Registry, counters: &ShardCounters) {
+        let Some(SocketKey::Relay(key)) = self.relay(addr.0) else {
+            return;
+        };
+        self.flush_one(SocketKey::Relay(key), counters);
+        if let Some(cell) = self.cell(addr.0) {
+            *cell = 0;
+        }
+        let mut relay = self.relays.remove(key);
+        if registry.deregister(&mut relay.socket).is_err() {
+            counters.socket_errors.inc(Operation::Register);
+        }
+    }
+
+    /// The address a relay socket is bound to.
+    pub(crate) fn relay_addr(&self, key: usize) -> Option<RelayAddr> {
+        Some(RelayAddr(self.relays.get(key)?.socket.local_addr()))
+    }
+
+    /// The listener that a client talks to at `local`.
+    fn listener(&self, local: SocketAddr) -> Option<SocketKey> {
+        let is_exact = |listener: &Outgoing| listener.socket.local_addr() == local;
+        let is_wildcard = |listener: &Outgoing| {
+            let bound = listener.socket.local_addr();
+            bound.ip().is_unspecified()
+                && bound.port() == local.port()
+                && bound.is_ipv4() == local.is_ipv4()
+        };
+        let exact = self.listeners.iter().position(is_exact);
+        exact
+            .or_else(|| self.listeners.iter().position(is_wildcard))
+            .map(SocketKey::Listener)
+    }
+
+    fn relay(&self, addr: SocketAddr) -> Option<SocketKey> {
+        let table = self.ports.iter().find(|table| table.ip == addr.ip())?;
+        let number = table
+            .keys
+            .get(usize::from(addr.port().checked_sub(table.first)?))?;
+        usize::try_from(number.checked_sub(1)?)
+            .ok()
+            .map(SocketKey::Relay)
+    }
+
+    fn cell(&mut self, addr: SocketAddr) -> Option<&mut u32> {
+        let table = self.ports.iter_mut().find(|table| table.ip == addr.ip())?;
+        table
+            .keys
+            .get_mut(usize::from(addr.port().checked_sub(table.first)?))
+    }
+
+    fn get_mut(&mut self, key: SocketKey) -> Option<&mut Outgoing> {
+        find(&mut self.listeners, &mut self.relays, key)
+    }
+
+    /// Receives a batch. `false`: the socket has nothing more for now.
+    pub(crate) fn receive(
+        &mut self,
+        key: SocketKey,
+        into: &mut RecvBatch,
+        counters: &ShardCounters,
+    ) -> bool {
+        let Some(outgoing) = self.get_mut(key) else {
+            return false;
+        };
+        for _ in 0..ERRORS_IN_A_ROW {
+            match outgoing.socket.recv_batch(into) {
+                Ok(received) => {
+                    outgoing.note_overflow(key, counters);
+                    return received == into.capacity();
+                }
+                Err(_) => counters.socket_errors.inc(Operation::Receive),
+            }
+        }
+        true
+    }
+
+    /// Marks a socket as having something to read. True if it was not marked before.
+    pub(crate) fn mark_ready(&mut self, key: SocketKey, ready: bool) -> bool {
+        let Some(outgoing) = self.get_mut(key) else {
+            return false;
+        };
+        std::mem::replace(&mut outgoing.is_ready, ready) != ready
+    }
+
+    /// Queues a datagram for a client.
+    pub(crate) fn push_to_client(&mut self, departure: &Departure<'_>, counters: &ShardCounters) {
+        match self.listener(departure.from) {
+            Some(key) => self.push(key, departure, counters),
+            None => counters.traffic.unsent(Towards::Client, Dropped::Gone, 1),
+        }
+    }
+
+    /// Queues a datagram for a peer.
+    pub(crate) fn push_to_peer(&mut self, departure: &Departure<'_>, counters: &ShardCounters) {
+        match self.relay(departure.from) {
+            Some(key) if departure.dont_fragment => self.send_whole(key, departure, counters),
+            Some(key) => self.push(key, departure, counters),
+            None => counters.traffic.unsent(Towards::Peer, Dropped::Gone, 1),
+        }
+    }
+
+    fn push(&mut self, key: SocketKey, departure: &Departure<'_>, counters: &ShardCounters) {
+        if self
+            .get_mut(key)
+            .is_some_and(|outgoing| outgoing.batch.is_full())
+        {
+            self.flush_one(key, counters);
+        }
+        if self.dirty.len() >= DIRTY_SOCKETS {
+            self.flush(counters);
+        }
+        let Some(outgoing) = find(&mut self.listeners, &mut self.relays, key) else {
+            return;
+        };
+        if !std::mem::replace(&mut outgoing.is_dirty, true) {
+            self.dirty.push(key);
+            if let Some(spare) = self.spare.pop() {
+                outgoing.batch = spare;
+            }
+        }
+        let pushed = outgoing
+            .batch
+            .push(departure.to, departure.from.ip(), departure.parts);
+        debug_assert!(pushed, "a full batch is flushed first");
+    }
+
+    /// Sends one datagram with the Don't Fragment bit (RFC 8656 §11.2), after those before it.
+    fn send_whole(&mut self, key: SocketKey, departure: &Departure<'_>, counters: &ShardCounters) {
+        self.flush_one(key, counters);
+        let Some(outgoing) = self.get_mut(key) else {
+            return;
+        };
+        if outgoing.socket.set_dont_fragment(true).is_err() {
+            counters
+                .traffic
+                .unsent(Towards::Peer, Dropped::SendRefused, 1);
+            return;
+        }
+        self.push(key, departure, counters);
+        self.flush_one(key, counters);
+        let outgoing = self.get_mut(key);
+        if outgoing.is_some_and(|outgoing| outgoing.socket.set_dont_fragment(false).is_err()) {
+            counters.socket_errors.inc(Operation::Register);
+        }
+    }
+
+    /// Sends everything that waits.
+    pub(crate) fn flush(&mut self, counters: &ShardCounters) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            self.flush_one(key, counters);
+        }
+        self.dirty = dirty;
+    }
+
+    /// Sends what waits on one socket. It stays in the list of dirty ones, where it does no harm.
+    fn flush_one(&mut self, key: SocketKey, counters: &ShardCounters) {
+        let Some(outgoing) = self.get_mut(key) else {
+            return;
+        };
+        outgoing.is_dirty = false;
+        if outgoing.batch.is_empty() {
+            return;
+        }
+        let report = outgoing.socket.send_batch(&mut outgoing.batch);
+        let batch = std::mem::take(&mut outgoing.batch);
+        if self.spare.len() < SPARE_BATCHES {
+            self.spare.push(batch);
+        }
+        count_report(key, report, counters);
+    }
+}
+
+fn find<'s>(
+    listeners: &'s mut [Outgoing],
+    relays: &'s mut Slab<Outgoing>,
+    key: SocketKey,
+) -> Option<&'s mut Outgoing> {
+    match key {
+        SocketKey::Listener(index) => listeners.get_mut(index),
+        SocketKey::Relay(key) => relays.get_mut(key),
+    }
+}
+
+impl Outgoing {
+    fn note_overflow(&mut self, key: SocketKey, counters: &ShardCounters) {
+        let total = self.socket.overflow_drops();
+        match key {
+            SocketKey::Listener(index) => counters.cells.listener_overflow(index, total),
+            SocketKey::Relay(_) => {
+                let before = std::mem::replace(&mut self.overflow, total);
+                counters.cells.relay_overflow(total.saturating_sub(before));
+            }
+        }
+    }
+}
+
+fn count_report(key: SocketKey, report: SendReport, counters: &ShardCounters) {
+    let towards = match key {
+        SocketKey::Listener(_) => Towards::Client,
+        SocketKey::Relay(_) => Towards::Peer,
+    };
+    counters
+        .traffic
+        .unsent(towards, Dropped::SendQueueFull, report.queue_full);
+    counters
+        .traffic
+        .unsent(towards, Dropped::TooLarge, report.too_large);
+    counters
+        .traffic
+        .unsent(towards, Dropped::SendRefused, report.refused);
+}

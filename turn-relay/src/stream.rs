@@ -1,0 +1,299 @@
+//! One client connection: TCP, or TLS on it. Never blocks; what it may hold is bounded by name.
+
+use std::io::{self, Read as _, Write as _};
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use rustls::ServerConnection;
+use turn_relay_proto::Path;
+
+use crate::config::StreamLimits;
+use crate::connections::Place;
+use crate::counters::StreamEnd;
+use crate::frame::{Deframer, LONGEST_FRAME, LONGEST_OF_STRANGERS};
+
+/// Relayed datagrams are dropped while so much waits to be read by the client.
+const DATA_QUEUE: usize = 64 * 1024;
+
+/// A client that lets so much wait, answers included, does not read at all: it is cut off.
+const WHOLE_QUEUE: usize = 128 * 1024;
+
+/// What rustls may hold in ciphertext beside that queue.
+const TLS_QUEUE: usize = 16 * 1024;
+
+/// Bytes taken from a socket at once.
+const READ_SIZE: usize = 32 * 1024;
+
+/// Memory of a queue that has emptied is kept up to this.
+const QUEUE_KEPT: usize = 4096;
+
+/// Where a shard reads connections into, one after the other.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    raw: Vec<u8>,
+    /// Holds the ciphertext of one read, decrypted, behind what rustls had kept of a record.
+    plain: Vec<u8>,
+}
+
+impl Buffers {
+    pub(crate) fn new() -> Self {
+        Self {
+            raw: vec![0; READ_SIZE],
+            plain: vec![0; 2 * READ_SIZE],
+        }
+    }
+
+    /// The first bytes of what was received.
+    pub(crate) fn received(&self, len: usize) -> &[u8] {
+        self.plain.get(..len).unwrap_or_default()
+    }
+}
+
+/// What is queued for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A relayed payload: may be dropped, as UDP would.
+    Data,
+    /// An answer the client waits for.
+    Reply,
+}
+
+/// A connection and what waits to be sent on it.
+pub(crate) struct Stream {
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    path: Path,
+    pub(crate) deframer: Deframer,
+    queue: Vec<u8>,
+    /// Bytes of `queue` that have been sent.
+    sent: usize,
+    opened: Instant,
+    last_valid: Option<Instant>,
+    has_allocation: bool,
+    /// In the shard's list of what has more to read.
+    pub(crate) is_ready: bool,
+    /// In the table's list of what has something to send.
+    pub(crate) is_dirty: bool,
+    /// Its entry among the deadlines.
+    pub(crate) deadline: Option<Instant>,
+    _place: Place,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        socket: TcpStream,
+        tls: Option<ServerConnection>,
+        path: Path,
+        place: Place,
+        now: Instant,
+    ) -> Self {
+        let tls = tls.map(|mut tls| {
+            tls.set_buffer_limit(Some(TLS_QUEUE));
+            Box::new(tls)
+        });
+        Self {
+            socket,
+            tls,
+            path,
+            deframer: Deframer::default(),
+            queue: Vec::new(),
+            sent: 0,
+            opened: now,
+            last_valid: None,
+            has_allocation: false,
+            is_ready: false,
+            is_dirty: false,
+            deadline: None,
+            _place: place,
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        // A game's datagrams are small and late ones are useless: nothing waits for company.
+        self.socket.set_nodelay(true)?;
+        // What the system holds for a deaf client must not outgrow what we hold.
+        socket2::SockRef::from(&self.socket).set_send_buffer_size(WHOLE_QUEUE)?;
+        registry.register(
+            &mut self.socket,
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
+    }
+
+    pub(crate) fn path(&self) -> Path {
+        self.path
+    }
+
+    /// A message the machine made sense of.
+    pub(crate) fn note_valid(&mut self, now: Instant) {
+        self.last_valid = Some(now);
+    }
+
+    /// Whether the client owns an allocation: then its life is the allocation's.
+    pub(crate) fn set_allocation(&mut self, owns: bool, now: Instant) {
+        self.has_allocation = owns;
+        self.last_valid = Some(now);
+    }
+
+    /// The longest frame this client may send.
+    pub(crate) fn longest_frame(&self) -> usize {
+        if self.has_allocation {
+            LONGEST_FRAME
+        } else {
+            LONGEST_OF_STRANGERS
+        }
+    }
+
+    /// When the connection ends unless something happens, and as what.
+    pub(crate) fn due(&self, limits: &StreamLimits) -> Option<(Instant, StreamEnd)> {
+        if self.has_allocation {
+            return None;
+        }
+        Some(match self.last_valid {
+            None => (self.opened + limits.first_message, StreamEnd::Slow),
+            Some(last) => (last + limits.idle, StreamEnd::Idle),
+        })
+    }
+
+    /// Reads once into `buffers`: the number of bytes in [`Buffers::received`] (0 while TLS shakes
+    /// hands), or `None` when nothing is left to read.
+    pub(crate) fn receive(&mut self, buffers: &mut Buffers) -> Result<Option<usize>, StreamEnd> {
+        let into = if self.tls.is_some() {
+            &mut buffers.raw
+        } else {
+            &mut buffers.plain
+        };
+        let Some(into) = into.get_mut(..READ_SIZE) else {
+            return Ok(None);
+        };
+        let read = loop {
+            match self.socket.read(into) {
+                Ok(0) => return Err(StreamEnd::Closed),
+                Ok(read) => break read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(_) => return Err(StreamEnd::Reset),
+            }
+        };
+        match &mut self.tls {
+            None => Ok(Some(read)),
+            Some(tls) => decrypt(
+                tls,
+                buffers.raw.get(..read).unwrap_or_default(),
+                &mut buffers.plain,
+            )
+            .map(Some),
+        }
+    }
+
+    /// Queues a message made of `parts`. False: dropped, the queue is full.
+    pub(crate) fn push(&mut self, parts: &[&[u8]], kind: Kind) -> Result<bool, StreamEnd> {
+        let more: usize = parts.iter().map(|part| part.len()).sum();
+        let waiting = self.queue.len() - self.sent;
+        match kind {
+            Kind::Data if waiting + more > DATA_QUEUE => return Ok(false),
+            Kind::Reply if waiting + more > WHOLE_QUEUE => return Err(StreamEnd::Deaf),
+            Kind::Data | Kind::Reply => {}
+        }
+        if self.sent > 0 && self.queue.len() + more > self.queue.capacity() {
+            self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
+        for part in parts {
+            self.queue.extend_from_slice(part);
+        }
+        Ok(true)
+    }
+
+    /// Sends what the socket takes of what waits.
+    pub(crate) fn flush(&mut self) -> Result<(), StreamEnd> {
+        let outcome = match &mut self.tls {
+            None => write_plain(&mut self.socket, &self.queue, &mut self.sent),
+            Some(tls) => write_tls(&mut self.socket, tls, &self.queue, &mut self.sent),
+        };
+        if self.sent == self.queue.len() {
+            self.queue.clear();
+            self.sent = 0;
+            if self.queue.capacity() > QUEUE_KEPT {
+                self.queue = Vec::new();
+            }
+        }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(StreamEnd::Reset),
+        }
+    }
+
+    /// Says good-bye as far as that needs no waiting, and lets go of the socket.
+    pub(crate) fn close(mut self, registry: &Registry) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+        }
+        // The client may be gone: then there is nobody to tell.
+        let _ = self.flush();
+        let _ = registry.deregister(&mut self.socket);
+    }
+}
+
+/// Feeds ciphertext to rustls and collects what it decrypts at the start of `plain`.
+fn decrypt(
+    tls: &mut ServerConnection,
+    mut raw: &[u8],
+    plain: &mut [u8],
+) -> Result<usize, StreamEnd> {
+    let mut len = 0;
+    while !raw.is_empty() {
+        // Fails only when decrypted bytes were left unread, which the loop below does not do.
+        tls.read_tls(&mut raw).map_err(|_| StreamEnd::Tls)?;
+        let state = tls.process_new_packets().map_err(|_| StreamEnd::Tls)?;
+        let decrypted = state.plaintext_bytes_to_read();
+        let into = plain.get_mut(len..len + decrypted).ok_or(StreamEnd::Tls)?;
+        tls.reader().read_exact(into).map_err(|_| StreamEnd::Tls)?;
+        len += decrypted;
+        if state.peer_has_closed() && len == 0 {
+            return Err(StreamEnd::Closed);
+        }
+    }
+    Ok(len)
+}
+
+fn write_plain(socket: &mut TcpStream, queue: &[u8], sent: &mut usize) -> io::Result<()> {
+    while let Some(rest) = queue.get(*sent..).filter(|rest| !rest.is_empty()) {
+        *sent += retry(|| socket.write(rest))?;
+    }
+    Ok(())
+}
+
+fn write_tls(
+    socket: &mut TcpStream,
+    tls: &mut ServerConnection,
+    queue: &[u8],
+    sent: &mut usize,
+) -> io::Result<()> {
+    loop {
+        while tls.wants_write() {
+            retry(|| tls.write_tls(socket))?;
+        }
+        let Some(rest) = queue.get(*sent..).filter(|rest| !rest.is_empty()) else {
+            return Ok(());
+        };
+        // 0 while hands are shaken and the little that may wait for that is full.
+        let taken = tls.writer().write(rest)?;
+        if taken == 0 {
+            return Ok(());
+        }
+        *sent += taken;
+    }
+}
+
+fn retry(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match write() {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}

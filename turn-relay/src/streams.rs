@@ -1,0 +1,267 @@
+//! The client connections of one shard: by 5-tuple, with their deadlines and what they wait to send.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::net::TcpStream;
+use mio::{Registry, Token};
+use rustls::{ServerConfig, ServerConnection};
+use slab::Slab;
+use turn_relay_proto::{Path, Transport};
+
+use crate::config::StreamLimits;
+use crate::connections::{Connections, Place};
+use crate::counters::{
+    Dropped, Operation, ShardCounters, StreamEnd, StreamKind, StreamRefusal, Towards,
+};
+use crate::stream::{Kind, Stream};
+
+/// All connections of a shard.
+pub(crate) struct Streams {
+    streams: Slab<Stream>,
+    by_path: HashMap<(SocketAddr, SocketAddr), usize>,
+    /// One entry for each connection that can run out of time. An entry may be early: then it is
+    /// set anew, so that a message need not move it.
+    deadlines: BTreeSet<(Instant, usize)>,
+    dirty: Vec<usize>,
+    /// Connections that are over and not closed yet: closing tells the machine.
+    doomed: Vec<(usize, StreamEnd)>,
+    limits: StreamLimits,
+    connections: Connections,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl Streams {
+    pub(crate) fn new(
+        limits: StreamLimits,
+        connections: Connections,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
+        Self {
+            streams: Slab::new(),
+            by_path: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            dirty: Vec::new(),
+            doomed: Vec::new(),
+            limits,
+            connections,
+            tls,
+        }
+    }
+
+    /// Takes a connection in, or closes it at once and counts why.
+    pub(crate) fn accept(
+        &mut self,
+        socket: TcpStream,
+        transport: Transport,
+        registry: &Registry,
+        token: impl FnOnce(usize) -> Token,
+        now: Instant,
+        counters: &ShardCounters,
+    ) {
+        let (Ok(local), Ok(remote)) = (socket.local_addr(), socket.peer_addr()) else {
+            // It was reset while it waited to be accepted.
+            counters.socket_errors.inc(Operation::Accept);
+            return;
+        };
+        let place = match self.connections.enter(remote.ip()) {
+            Ok(place) => place,
+            Err(refusal) => {
+                counters.streams.refused.inc(refusal);
+                return;
+            }
+        };
+        let path = Path {
+            transport,
+            local,
+            remote,
+        };
+        let Some(stream) = self.open(socket, path, place, now) else {
+            counters.streams.refused.inc(StreamRefusal::Resources);
+            return;
+        };
+        let key = self.streams.insert(stream);
+        self.by_path.insert((local, remote), key);
+        self.set_deadline(key);
+        counters.streams.current.inc(kind_of(transport));
+        counters.streams.accepted.inc(kind_of(transport));
+        let stream = self.streams.get_mut(key);
+        if stream.is_some_and(|stream| stream.register(registry, token(key)).is_err()) {
+            counters.socket_errors.inc(Operation::Register);
+            self.doom(key, StreamEnd::Reset);
+        }
+    }
+
+    fn open(&self, socket: TcpStream, path: Path, place: Place, now: Instant) -> Option<Stream> {
+        let tls = match path.transport {
+            Transport::Tls => Some(ServerConnection::new(Arc::clone(self.tls.as_ref()?)).ok()?),
+            Transport::Udp | Transport::Tcp => None,
+        };
+        Some(Stream::new(socket, tls, path, place, now))
+    }
+
+    pub(crate) fn get_mut(&mut self, key: usize) -> Option<&mut Stream> {
+        self.streams.get_mut(key)
+    }
+
+    /// Queues a message for the client on `path`.
+    pub(crate) fn push(
+        &mut self,
+        path: Path,
+        parts: &[&[u8]],
+        kind: Kind,
+        counters: &ShardCounters,
+    ) {
+        let key = self.by_path.get(&(path.local, path.remote)).copied();
+        let Some((key, stream)) = key.and_then(|key| Some((key, self.streams.get_mut(key)?)))
+        else {
+            counters.traffic.unsent(Towards::Client, Dropped::Gone, 1);
+            return;
+        };
+        match stream.push(parts, kind) {
+            Ok(true) => self.mark_dirty(key),
+            Ok(false) => counters
+                .traffic
+                .unsent(Towards::Client, Dropped::SendQueueFull, 1),
+            Err(end) => {
+                counters
+                    .traffic
+                    .unsent(Towards::Client, Dropped::SendQueueFull, 1);
+                self.doom(key, end);
+            }
+        }
+    }
+
+    /// It has something to send, or the socket takes bytes again.
+    pub(crate) fn mark_dirty(&mut self, key: usize) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        if !std::mem::replace(&mut stream.is_dirty, true) {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Sends what waits, as far as the sockets take it.
+    pub(crate) fn flush(&mut self) {
+        for key in std::mem::take(&mut self.dirty) {
+            let Some(stream) = self.streams.get_mut(key) else {
+                continue;
+            };
+            stream.is_dirty = false;
+            if let Err(end) = stream.flush() {
+                self.doom(key, end);
+            }
+        }
+    }
+
+    /// The client on `path` has got its allocation, or lost it.
+    pub(crate) fn set_allocation(&mut self, path: Path, owns: bool, now: Instant) {
+        let Some(key) = self.by_path.get(&(path.local, path.remote)).copied() else {
+            return;
+        };
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.set_allocation(owns, now);
+        }
+        self.set_deadline(key);
+    }
+
+    /// The connection is over: [`take_doomed`](Self::take_doomed) ends it.
+    pub(crate) fn doom(&mut self, key: usize, end: StreamEnd) {
+        self.doomed.push((key, end));
+    }
+
+    /// Some connection waits to be ended.
+    pub(crate) fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
+    /// Ends one connection and names its client, so that the machine can be told.
+    pub(crate) fn take_doomed(
+        &mut self,
+        registry: &Registry,
+        counters: &ShardCounters,
+    ) -> Option<Path> {
+        while let Some((key, end)) = self.doomed.pop() {
+            // Doomed twice in one round: the first end counts.
+            let Some(stream) = self.streams.try_remove(key) else {
+                continue;
+            };
+            let path = stream.path();
+            if let Some(deadline) = stream.deadline {
+                self.deadlines.remove(&(deadline, key));
+            }
+            self.by_path.remove(&(path.local, path.remote));
+            counters.streams.current.sub(kind_of(path.transport), 1);
+            counters.streams.ended.inc(end);
+            stream.close(registry);
+            return Some(path);
+        }
+        None
+    }
+
+    /// When the next connection may have run out of time.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Dooms connections whose time is up.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((deadline, key)) = self.deadlines.first().copied() {
+            if deadline > now {
+                return;
+            }
+            match self
+                .streams
+                .get(key)
+                .and_then(|stream| stream.due(&self.limits))
+            {
+                Some((due, end)) if due <= now => {
+                    self.deadlines.remove(&(deadline, key));
+                    if let Some(stream) = self.streams.get_mut(key) {
+                        stream.deadline = None;
+                    }
+                    self.doom(key, end);
+                }
+                Some(_) => self.set_deadline(key),
+                None => {
+                    self.deadlines.remove(&(deadline, key));
+                    if let Some(stream) = self.streams.get_mut(key) {
+                        stream.deadline = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn set_deadline(&mut self, key: usize) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        let due = stream.due(&self.limits).map(|(due, _)| due);
+        let before = std::mem::replace(&mut stream.deadline, due);
+        if let Some(before) = before {
+            self.deadlines.remove(&(before, key));
+        }
+        if let Some(due) = due {
+            self.deadlines.insert((due, key));
+        }
+    }
+
+    /// Dooms every connection: the relay stops.
+    pub(crate) fn doom_all(&mut self) {
+        let all: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
+        for key in all {
+            self.doom(key, StreamEnd::Shutdown);
+        }
+    }
+}
+
+fn kind_of(transport: Transport) -> StreamKind {
+    match transport {
+        Transport::Tls => StreamKind::Tls,
+        Transport::Udp | Transport::Tcp => StreamKind::Tcp,
+    }
+}

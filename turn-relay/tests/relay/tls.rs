@@ -1,0 +1,193 @@
+//! TURN over TLS: a certificate of our own making, ALPN, and what happens without one.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use ops::metrics::Registry;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use turn_relay::{BindError, Config, ListenUrl, Scheme, Server, TlsFiles};
+
+use crate::client::{Client, FromPeer, Peer, connect};
+use crate::harness::{V4, config, start};
+
+#[test]
+fn payloads_go_both_ways_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, certificate) = tls_config(folder.path());
+    let relay = start(config);
+    let mut client = Client::stream(tls(relay.addr(Scheme::Tls, V4), &certificate, b"stun.turn"));
+    let peer = Peer::new(V4);
+    let relayed = client.allocate();
+    client.bind_channel(peer.addr(), 0x4000);
+    for len in [0, 1, 1200, 20_000, 60_003] {
+        let payload = vec![0x3C; len];
+        client.send_channel(0x4000, &payload);
+        assert_eq!(peer.receive(), (relayed, payload.clone()));
+        peer.send(relayed, &payload);
+        assert_eq!(client.receive(), FromPeer::Channel(0x4000, payload));
+    }
+    relay.expect(
+        "rallypoint_turn_allocations{transport=\"tls\",family=\"ipv4\"}",
+        1.0,
+    );
+    drop(client);
+    relay.expect("rallypoint_turn_connections{transport=\"tls\"}", 0.0);
+}
+
+#[test]
+fn the_protocol_is_agreed_on_and_others_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, certificate) = tls_config(folder.path());
+    let relay = start(config);
+    let addr = relay.addr(Scheme::Tls, V4);
+    let mut stream = tls(addr, &certificate, b"stun.turn");
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"stun.turn"[..]));
+    let mut stream = tls(addr, &certificate, b"http/1.1");
+    assert!(stream.conn.complete_io(&mut stream.sock).is_err());
+    relay.expect(
+        "rallypoint_turn_connections_ended_total{reason=\"tls\"}",
+        1.0,
+    );
+}
+
+#[test]
+fn plain_turn_on_the_tls_port_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = start(tls_config(folder.path()).0);
+    let mut client = Client::tcp(relay.addr(Scheme::Tls, V4));
+    client.send_raw(&[&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[7; 12]].concat());
+    let mut reader = client;
+    relay.expect(
+        "rallypoint_turn_connections_ended_total{reason=\"tls\"}",
+        1.0,
+    );
+    reader.send_raw(b"");
+}
+
+#[test]
+fn a_bad_certificate_is_a_start_error_that_names_key_and_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, _) = tls_config(folder.path());
+    let other = tempfile::tempdir().unwrap();
+    let (strange, _) = tls_config(other.path());
+    let files = config.tls.clone().unwrap();
+    let garbage = folder.path().join("garbage.pem");
+    fs::write(
+        &garbage,
+        "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    let empty = folder.path().join("empty.pem");
+    fs::write(&empty, "").unwrap();
+
+    let with = |certificate: &Path, key: &Path| {
+        let tls = TlsFiles {
+            certificate: certificate.into(),
+            key: key.into(),
+        };
+        start_error(Config {
+            tls: Some(tls),
+            ..config.clone()
+        })
+    };
+    let missing = folder.path().join("missing.pem");
+    expect_names(&with(&missing, &files.key), "tls.certificate", &missing);
+    expect_names(&with(&files.certificate, &missing), "tls.key", &missing);
+    expect_names(&with(&garbage, &files.key), "tls.certificate", &garbage);
+    expect_names(&with(&empty, &files.key), "tls.certificate", &empty);
+    expect_names(
+        &with(&files.certificate, &files.certificate),
+        "tls.key",
+        &files.certificate,
+    );
+    let strange_key = strange.tls.unwrap().key;
+    expect_names(
+        &with(&files.certificate, &strange_key),
+        "tls.key",
+        &strange_key,
+    );
+    let none = start_error(Config {
+        tls: None,
+        ..config.clone()
+    });
+    assert!(
+        none.contains("tls: missing") && none.contains("tls://127.0.0.1"),
+        "{none}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_everybody_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (config, _) = tls_config(folder.path());
+    let key = config.tls.clone().unwrap().key;
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    expect_names(&start_error(config), "tls.key", &key);
+}
+
+fn start_error(config: Config) -> String {
+    match Server::bind(config, &Registry::new()) {
+        Err(error @ (BindError::Tls(_) | BindError::NoCertificate(_))) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn expect_names(error: &str, key: &str, path: &Path) {
+    assert!(
+        error.contains(key) && error.contains(&path.display().to_string()),
+        "{error}"
+    );
+}
+
+/// A relay with a TLS listener, and its certificate.
+fn tls_config(folder: &Path) -> (Config, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = TlsFiles {
+        certificate: folder.join("certificate.pem"),
+        key: folder.join("key.pem"),
+    };
+    fs::write(&files.certificate, made.cert.pem()).unwrap();
+    fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let mut config = Config {
+        tls: Some(files),
+        ..config()
+    };
+    config.listen.push(ListenUrl {
+        scheme: Scheme::Tls,
+        address: SocketAddr::new(V4, 0),
+    });
+    (config, made.cert.der().clone())
+}
+
+fn tls(
+    addr: SocketAddr,
+    certificate: &CertificateDer<'static>,
+    alpn: &[u8],
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(
+        ClientConnection::new(Arc::new(config), name).unwrap(),
+        connect(addr),
+    )
+}
