@@ -4,8 +4,9 @@
 //! beside the keys; a test holds the two together.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use ops::config::{self, FromRaw, IpPrefix, ListenUrl, Problems, Scheme, Section, Size};
+use ops::config::{self, AddrOrOff, FromRaw, IpPrefix, ListenUrl, Problems, Scheme, Section, Size};
 use ops::logging::LogConfig;
 
 /// The commented default configuration.
@@ -27,8 +28,8 @@ pub struct Config {
     pub receive_buffer: Size,
     /// `[limits]`: what a source may have.
     pub limits: Limits,
-    /// `[admin]`: the operator's listener.
-    pub admin: AdminListener,
+    /// `[admin] listen`: where `/metrics`, `/healthz` and `/readyz` are served; `"off"` for nowhere.
+    pub admin: Option<SocketAddr>,
     /// `[log]`: format and level.
     pub log: LogConfig,
 }
@@ -50,13 +51,10 @@ pub struct Limits {
     pub connections: usize,
     /// `connections-per-address`: of one IPv4 address or IPv6 /64.
     pub connections_per_address: usize,
-}
-
-/// The `[admin]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminListener {
-    /// `listen`: where `/metrics`, `/healthz` and `/readyz` are served.
-    pub listen: SocketAddr,
+    /// `first-message`: how long a connection may take to its first valid message.
+    pub first_message: Duration,
+    /// `idle`: how long it may be silent, or leave its answers unread, after that.
+    pub idle: Duration,
 }
 
 impl Default for Config {
@@ -74,7 +72,7 @@ impl Default for Config {
             threads: 0,
             receive_buffer: Size(1 << 20),
             limits: Limits::default(),
-            admin: AdminListener::default(),
+            admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9478))),
             log: LogConfig::default(),
         }
     }
@@ -90,14 +88,8 @@ impl Default for Limits {
             exempt: Vec::new(),
             connections: 4096,
             connections_per_address: 64,
-        }
-    }
-}
-
-impl Default for AdminListener {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9478)),
+            first_message: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
         }
     }
 }
@@ -137,7 +129,7 @@ impl FromRaw for Config {
                 }
             }),
             limits: section.section("limits")?,
-            admin: section.section("admin")?,
+            admin: section.section::<Admin>("admin")?.0,
             log: section.section("log")?,
         })
     }
@@ -167,6 +159,8 @@ impl FromRaw for Limits {
                 default.connections_per_address,
                 1..=1_000_000,
             ),
+            first_message: section.checked("first-message", default.first_message, at_most_an_hour),
+            idle: section.checked("idle", default.idle, at_most_an_hour),
         };
         if limits.answers_per_second_total < limits.answers_per_second {
             section.problem(
@@ -178,11 +172,22 @@ impl FromRaw for Limits {
     }
 }
 
-impl FromRaw for AdminListener {
+fn at_most_an_hour(duration: &Duration) -> Result<(), String> {
+    let sensible = Duration::from_millis(1)..=Duration::from_secs(3_600);
+    if sensible.contains(duration) {
+        Ok(())
+    } else {
+        Err("expected 1ms to 1h".to_owned())
+    }
+}
+
+/// The `[admin]` section.
+struct Admin(Option<SocketAddr>);
+
+impl FromRaw for Admin {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
-        Some(Self {
-            listen: section.value("listen", Self::default().listen),
-        })
+        let default = AddrOrOff(Config::default().admin);
+        Some(Self(section.value("listen", default).0))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The `rallypoint-stun` daemon.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -53,26 +54,32 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let registry = Registry::new();
     metrics::register_process(&registry, BUILD)?;
     let health = Health::new(&registry)?;
-    let admin_address = config.admin.listen;
+    let admin_address = config.admin;
     let server = Server::bind(config, &registry)?;
-    let admin = Admin::bind(admin_address, registry, health.clone()).await?;
-    announce(&server, &admin);
+    for (scheme, address) in server.local_addrs() {
+        tracing::info!(scheme = scheme.as_str(), %address, "listening");
+    }
+    let admin = match admin_address {
+        Some(address) => Some(Admin::bind(address, registry, health.clone()).await?),
+        None => None,
+    };
+    if let Some(admin) = &admin {
+        announce(admin.local_addr());
+    }
     health.set_ready(true);
 
     shutdown::signal().await;
 
     health.set_draining(true);
     server.shutdown();
-    admin.shutdown().await;
+    if let Some(admin) = admin {
+        admin.shutdown().await;
+    }
     tracing::info!("ended");
     Ok(())
 }
 
-fn announce(server: &Server, admin: &Admin) {
-    for (scheme, address) in server.local_addrs() {
-        tracing::info!(scheme = scheme.as_str(), %address, "listening");
-    }
-    let address = admin.local_addr();
+fn announce(address: SocketAddr) {
     tracing::info!(%address, "metrics and health");
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "metrics are readable from other machines; keep a firewall before them");

@@ -25,10 +25,6 @@ use crate::counters::{Closed, Counters, Transport};
 use crate::server::WAKE;
 use crate::shard::MAX_MESSAGE;
 
-/// How long a new connection may take to its first valid message.
-const FIRST_MESSAGE: Duration = Duration::from_secs(10);
-/// How long a connection may be silent, or leave its answers unread, after that.
-const IDLE: Duration = Duration::from_secs(30);
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long accepting rests after it failed, such as for want of file descriptors.
@@ -67,6 +63,8 @@ struct Handler {
     responder: Responder,
     counters: Counters,
     reply: Vec<u8>,
+    /// How long a connection may be silent, or leave its answers unread.
+    idle: Duration,
 }
 
 impl Streams {
@@ -96,6 +94,7 @@ impl Streams {
                 responder,
                 counters,
                 reply: Vec::new(),
+                idle: limits.idle,
             },
             limits,
             next_sweep: clock::mono(),
@@ -229,7 +228,8 @@ impl Streams {
         }
         let vacant = self.connections.vacant_entry();
         let token = Token(vacant.key() + self.listeners.len());
-        match Connection::open(stream, source, now, self.poll.registry(), token) {
+        let deadline = now + self.limits.first_message;
+        match Connection::open(stream, source, deadline, self.poll.registry(), token) {
             Ok(connection) => {
                 vacant.insert(connection);
                 *self.sources.entry(counted).or_insert(0) += 1;
@@ -313,7 +313,7 @@ impl Connection {
     fn open(
         mut stream: TcpStream,
         source: SocketAddr,
-        now: Instant,
+        deadline: Instant,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
@@ -329,7 +329,7 @@ impl Connection {
             local,
             input: Vec::new(),
             output: Vec::new(),
-            deadline: now + FIRST_MESSAGE,
+            deadline,
             is_known: false,
             is_finished: false,
             is_queued: false,
@@ -414,7 +414,7 @@ impl Connection {
                 Verdict::Dropped(_) => {}
             }
             self.is_known = true;
-            self.deadline = now + IDLE;
+            self.deadline = now + handler.idle;
         };
         self.input.drain(..taken);
         outcome

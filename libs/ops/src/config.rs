@@ -37,7 +37,7 @@ pub use listen::{ListenUrl, Scheme};
 pub use problems::{Problem, Problems};
 pub use secret::Secret;
 pub use section::{FromRaw, Section};
-pub use value::{FromValue, IpPrefix, PortRange, Size, Value, duration_from_text};
+pub use value::{AddrOrOff, FromValue, IpPrefix, PortRange, Size, Value, duration_from_text};
 
 /// Exit code of a process whose configuration is at fault: `EX_CONFIG` of sysexits.h.
 pub const EXIT_CODE: u8 = 78;

@@ -266,6 +266,15 @@ fn prefixes_hold_exactly_their_addresses() {
 }
 
 #[test]
+fn an_address_may_be_off() {
+    let read = |text: &str| AddrOrOff::from_value(&Value::text_of(text)).ok();
+    assert_eq!(read("off"), Some(AddrOrOff(None)));
+    let address = "127.0.0.1:9478".parse().unwrap();
+    assert_eq!(read("127.0.0.1:9478"), Some(AddrOrOff(Some(address))));
+    assert_eq!(read("Off"), None);
+}
+
+#[test]
 fn port_ranges_ascend_and_leave_out_port_0() {
     let range = |text: &str| PortRange::from_value(&Value::text_of(text)).ok();
     let all = range("49152-65535").unwrap();

@@ -154,6 +154,21 @@ impl FromValue for SocketAddr {
     }
 }
 
+/// An address to listen on, or `"off"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddrOrOff(pub Option<SocketAddr>);
+
+impl FromValue for AddrOrOff {
+    const EXPECTED: &'static str = "an address and port such as \"127.0.0.1:9478\", or \"off\"";
+
+    fn from_value(value: &Value<'_>) -> Result<Self, String> {
+        from_text(value, |text| match text {
+            "off" => Some(Self(None)),
+            address => Some(Self(Some(address.parse().ok()?))),
+        })
+    }
+}
+
 impl FromValue for IpAddr {
     const EXPECTED: &'static str = "an IP address such as \"203.0.113.10\"";
 
