@@ -3,7 +3,7 @@
 //!
 //! Colours and type live in [`STYLE`], with a dark set for readers who prefer it; the picture brings its own background.
 
-use crate::demo::record::{CandidateKind, Cut, Pair, Path, Record, Side, Span};
+use crate::demo::record::{CandidateKind, Cut, LineKind, Pair, Path, Record, Side, Span};
 use crate::demo::svg::{Outline, Svg};
 
 const WIDTH: f64 = 1280.0;
@@ -258,7 +258,11 @@ fn connect_row(svg: &mut Svg, pair: &Pair, side: &Side, y: f64, axis: &Axis) {
     }
     for line in side.diary.iter().filter(|line| line.at_ms <= end) {
         let x = axis.x(line.at_ms);
-        svg.stroke("tick", [x, y + bar + 3.0], [x, y + bar + 7.0]);
+        match line.kind {
+            LineKind::Check => svg.stroke("tick", [x, y + bar + 3.0], [x, y + bar + 7.0]),
+            LineKind::Answer => svg.stroke("answer", [x, y + bar + 2.0], [x, y + bar + 9.0]),
+            LineKind::Note => {}
+        }
     }
     let mut last = f64::NEG_INFINITY;
     for candidate in &side.candidates {

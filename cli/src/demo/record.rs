@@ -66,6 +66,8 @@ pub struct Pair {
     pub sides: [Side; 2],
     /// Which path was in use from when to when.
     pub spans: Vec<Span>,
+    /// Whether the direct path is to be cut during play.
+    pub to_be_cut: bool,
     /// The cut of the direct path, in the pair that has one.
     pub cut: Option<Cut>,
     /// When the last goodbye was said.
@@ -129,8 +131,23 @@ pub struct Candidate {
 pub struct Line {
     /// When.
     pub at_ms: f64,
+    /// What kind of line it is.
+    pub kind: LineKind,
     /// What happened.
     pub text: String,
+}
+
+/// What a line of the diary tells of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LineKind {
+    /// Anything else.
+    #[default]
+    Note,
+    /// A pair of addresses was checked.
+    Check,
+    /// A check was answered: that path works.
+    Answer,
 }
 
 /// How many messages were sent to the other player, and how many of the other's arrived here.
@@ -191,6 +208,9 @@ impl Pair {
                 fail("is still direct after its direct path was cut".to_owned());
             }
             _ => {}
+        }
+        if self.to_be_cut && self.cut.is_none() {
+            fail("had no direct path to cut".to_owned());
         }
         if self.cut.is_some_and(|cut| cut.moved_ms.is_none()) {
             fail("did not leave the path that was cut".to_owned());
@@ -279,6 +299,10 @@ mod tests {
             disordered.failures(),
             ["a x b: anna received reliable messages out of order"]
         );
+
+        let mut uncut = pair();
+        uncut.to_be_cut = true;
+        assert_eq!(uncut.failures(), ["a x b: had no direct path to cut"]);
 
         let mut stuck = pair();
         stuck.cut = Some(Cut { at_ms: 1000.0, moved_ms: None, gap_ms: None });

@@ -1,7 +1,7 @@
 //! The picture of a made-up run: complete, well-formed, and honest about failures.
 
 use super::*;
-use crate::demo::record::{Candidate, Line, Tally};
+use crate::demo::record::{Candidate, Line, LineKind, Tally};
 
 /// A pair that connected at `connect` and played for four seconds.
 fn pair(nats: [(&'static str, &'static str); 2], path: Path, connect: f64, rtt: f64) -> Pair {
@@ -27,7 +27,11 @@ fn pair(nats: [(&'static str, &'static str); 2], path: Path, connect: f64, rtt: 
                 .collect(),
             gathered_ms: Some(connect * 0.55 + shift),
             diary: [0.6, 0.64, 0.7, 0.9]
-                .map(|share| Line { at_ms: connect * share, text: "checked".to_owned() })
+                .map(|share| Line {
+                    at_ms: connect * share,
+                    kind: if share > 0.8 { LineKind::Answer } else { LineKind::Check },
+                    text: "checked".to_owned(),
+                })
                 .into(),
             connected_ms: Some(connect - shift),
             reliable: Tally { sent: 200, received: 200, in_order: true },
@@ -47,6 +51,7 @@ fn pair(nats: [(&'static str, &'static str); 2], path: Path, connect: f64, rtt: 
         loss: 0.01,
         sides: [side("anna", nats[0], 0.0), side("ben", nats[1], 6.0)],
         spans: vec![Span { path, from_ms: connect, to_ms: connect + 4200.0 }],
+        to_be_cut: false,
         cut: None,
         ended_ms: connect + 4200.0,
     }
