@@ -9,8 +9,7 @@ use stun_wire::{
     Method, TransactionId,
 };
 
-#[path = "support/vectors.rs"]
-mod vectors;
+use crate::support::vectors;
 
 const TX: TransactionId = TransactionId(*b"\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae");
 const LONG_TERM_TX: TransactionId =

@@ -1,10 +1,10 @@
 //! Seeded damage to messages: the same seed gives the same bytes on every machine.
 
 /// A small generator (splitmix64): reproducible without a dependency.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -13,17 +13,17 @@ impl Random {
     }
 
     /// Below `bound`; 0 if that is 0.
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % u64::try_from(bound.max(1)).expect("64 bits")).expect("below")
     }
 
-    pub fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.next().to_be_bytes()[0]
     }
 }
 
 /// One to four random changes, of the kinds that break parsers.
-pub fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+pub(crate) fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(4) {
         match random.below(10) {
             0 | 1 => flip(bytes, random),
@@ -62,13 +62,17 @@ fn set(bytes: &mut [u8], random: &mut Random) {
 
 /// Writes a type or length that means something over a random word.
 fn attribute_header(bytes: &mut [u8], random: &mut Random) {
-    const TYPES: [u16; 10] =
-        [0x0001, 0x0006, 0x0008, 0x0009, 0x0014, 0x0015, 0x001C, 0x0020, 0x8028, 0x7FFF];
+    const TYPES: [u16; 10] = [
+        0x0001, 0x0006, 0x0008, 0x0009, 0x0014, 0x0015, 0x001C, 0x0020, 0x8028, 0x7FFF,
+    ];
     const LENGTHS: [u16; 10] = [0, 1, 4, 8, 16, 20, 32, 36, 0xFFFC, 0xFFFF];
     let at = 20 + random.below(bytes.len() / 4) * 4;
     let pick = random.below(10);
-    let (offset, value) =
-        if random.below(2) == 0 { (0, TYPES[pick]) } else { (2, LENGTHS[pick]) };
+    let (offset, value) = if random.below(2) == 0 {
+        (0, TYPES[pick])
+    } else {
+        (2, LENGTHS[pick])
+    };
     if let Some(field) = bytes.get_mut(at + offset..at + offset + 2) {
         field.copy_from_slice(&value.to_be_bytes());
     }
@@ -77,7 +81,12 @@ fn attribute_header(bytes: &mut [u8], random: &mut Random) {
 fn insert_attribute(bytes: &mut Vec<u8>, random: &mut Random) {
     let at = (20 + random.below(bytes.len() / 4) * 4).min(bytes.len());
     let length = random.below(12);
-    let mut attribute = vec![random.byte(), random.byte(), 0, u8::try_from(length).expect("small")];
+    let mut attribute = vec![
+        random.byte(),
+        random.byte(),
+        0,
+        u8::try_from(length).expect("small"),
+    ];
     attribute.resize(4 + length.next_multiple_of(4), random.byte());
     bytes.splice(at..at, attribute);
 }
@@ -97,7 +106,7 @@ fn repeat(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 /// Makes the length field of a message what it should be, if there is one.
-pub fn fix_length(bytes: &mut [u8]) {
+pub(crate) fn fix_length(bytes: &mut [u8]) {
     let body = bytes.len().saturating_sub(20);
     if let (Some(field), Ok(length)) = (bytes.get_mut(2..4), u16::try_from(body)) {
         field.copy_from_slice(&length.to_be_bytes());

@@ -1,7 +1,7 @@
 //! The messages of the RFCs, from `tests/data`.
 
 /// Name and bytes of each.
-pub fn all() -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("rfc5769-2.1-request", request()),
         ("rfc5769-2.2-ipv4-response", ipv4_response()),
@@ -11,23 +11,23 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-pub fn request() -> Vec<u8> {
+pub(crate) fn request() -> Vec<u8> {
     bytes(include_str!("../data/rfc5769-2.1-request.hex"))
 }
 
-pub fn ipv4_response() -> Vec<u8> {
+pub(crate) fn ipv4_response() -> Vec<u8> {
     bytes(include_str!("../data/rfc5769-2.2-ipv4-response.hex"))
 }
 
-pub fn ipv6_response() -> Vec<u8> {
+pub(crate) fn ipv6_response() -> Vec<u8> {
     bytes(include_str!("../data/rfc5769-2.3-ipv6-response.hex"))
 }
 
-pub fn long_term() -> Vec<u8> {
+pub(crate) fn long_term() -> Vec<u8> {
     bytes(include_str!("../data/rfc5769-2.4-long-term.hex"))
 }
 
-pub fn sha256() -> Vec<u8> {
+pub(crate) fn sha256() -> Vec<u8> {
     bytes(include_str!("../data/rfc8489-b.1-sha256.hex"))
 }
 
