@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-pub use client_sdk_proto::{
-    CandidateInfo, CandidateKind, ChannelId, DiaryEntry, LostReason, PathDiary, PathInfo, PathKind, PlayerId, RelayTransport,
-    Trust,
+use client_sdk_proto::{
+    CandidateInfo, ChannelId, DiaryEntry, LostReason, PathDiary, PathInfo, PlayerId, Trust,
 };
 
 use crate::error::ConnectError;
