@@ -133,10 +133,13 @@ fn to_peer(
         .side(Family::of(peer.ip()), tick)
         .ok_or(DropReason::WrongFamily)?;
     let local = local.relayed.0;
-    admit_unanswered(relay, tick, id, peer.ip())?;
-    count(relay, tick, id, Direction::ToPeer, payload.len())?;
     // A relay socket of ours is reached by the address it is bound to, not through a NAT.
     let own = relay.policy.live_relay(peer);
+    // Behind it stands a player with permissions of his own: nobody is scanned or flooded there.
+    if own.is_none() {
+        admit_unanswered(relay, tick, id, peer.ip())?;
+    }
+    count(relay, tick, id, Direction::ToPeer, payload.len())?;
     Ok(Forward {
         path: Path {
             transport: Transport::Udp,
