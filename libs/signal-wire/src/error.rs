@@ -7,7 +7,6 @@ macro_rules! error_codes {
     ($($(#[$docs:meta])* $name:ident = $text:literal,)*) => {
         /// Why a request was refused, or what ended the connection.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[$docs])* #[serde(rename = $text)] $name,)*
             /// A code this version does not know.
@@ -74,7 +73,6 @@ macro_rules! close_codes {
     ($($(#[$docs:meta])* $name:ident = $code:literal,)*) => {
         /// Why the server closed the WebSocket (RFC 6455 §7.4; 4000 to 4999 are ours).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
         pub enum CloseCode {
             $($(#[$docs])* $name,)*
         }

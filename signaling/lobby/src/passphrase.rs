@@ -16,6 +16,15 @@ impl PassphraseKey {
     pub fn new(key: [u8; 32]) -> Self {
         Self(Zeroizing::new(key))
     }
+
+    /// Derives the key from a secret of any length.
+    #[must_use]
+    pub fn from_secret(secret: &[u8]) -> Self {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+        mac.update(b"rallypoint passphrase key");
+        Self::new(mac.finalize().into_bytes().into())
+    }
 }
 
 impl fmt::Debug for PassphraseKey {
