@@ -1,0 +1,108 @@
+//! The data path allocates nothing, and gives nothing back: proven by an allocator that counts.
+
+#![allow(unsafe_code, reason = "a global allocator is an unsafe trait")]
+
+mod harness;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use harness::{Ask, PEER, Player, World, addr, channel_bind, create_permission};
+use stun_wire::attribute::Data;
+use stun_wire::{Method, TransactionId};
+use turn_relay_proto::{RelayAddr, Verdict};
+
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.with(|calls| calls.set(calls.get() + 1));
+        // SAFETY: the caller keeps this function's contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        CALLS.with(|calls| calls.set(calls.get() + 1));
+        // SAFETY: the caller keeps this function's contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn calls(act: impl FnOnce()) -> u64 {
+    let before = CALLS.with(Cell::get);
+    act();
+    CALLS.with(Cell::get) - before
+}
+
+#[test]
+fn counting_counts() {
+    assert!(calls(|| drop(std::hint::black_box(vec![1_u8]))) >= 2);
+}
+
+#[test]
+fn data_path_does_not_allocate() {
+    let mut world = World::with(|config| {
+        config.quota.bandwidth_per_allocation = Some(100_000_000);
+        config.quota.bandwidth_per_user = Some(100_000_000);
+    });
+    let mut alice = Player::alice("198.51.100.7:5000");
+    let relayed = RelayAddr(alice.allocate(&mut world));
+    alice.ask(&mut world, channel_bind(0x4000, PEER));
+    alice.ask(&mut world, create_permission(&["20.30.40.60:6000"]));
+    let (bound, permitted) = (addr(PEER), addr("20.30.40.60:6000"));
+    let payload = [7; 1_200];
+    let channel_data = [&[0x40, 0, 0x04, 0xB0][..], &payload].concat();
+    let send = Ask::indication(Method::SEND)
+        .peer(permitted)
+        .with(&Data(&payload));
+    let send = send.unsigned(TransactionId([1; 12]));
+    let unbound = [&[0x40, 9, 0x04, 0xB0][..], &payload].concat();
+    let mut reply = Vec::new();
+    let mut forwarded = 0_u32;
+    let mut dropped = 0_u32;
+    let mut now = world.now;
+    let count = calls(|| {
+        for _ in 0..1_000 {
+            now.mono += Duration::from_millis(1);
+            let verdicts = [
+                world.relay.handle_peer(now, relayed, bound, &payload),
+                world.relay.handle_peer(now, relayed, permitted, &payload),
+                world
+                    .relay
+                    .handle_client(now, alice.path, &channel_data, &mut reply),
+                world
+                    .relay
+                    .handle_client(now, alice.path, &send, &mut reply),
+                world
+                    .relay
+                    .handle_client(now, alice.path, &unbound, &mut reply),
+                world
+                    .relay
+                    .handle_client(now, alice.path, b"garbage", &mut reply),
+                world
+                    .relay
+                    .handle_peer(now, relayed, addr("20.30.40.61:1"), &payload),
+            ];
+            for verdict in verdicts {
+                match verdict {
+                    Verdict::Forward(_) => forwarded += 1,
+                    Verdict::Dropped(_) => dropped += 1,
+                    Verdict::Reply { .. } | Verdict::Absorbed => {}
+                }
+            }
+            let _ = world.relay.poll_timeout();
+            let _ = world.relay.poll_event();
+        }
+    });
+    assert_eq!((forwarded, dropped), (4_000, 3_000));
+    assert_eq!(count, 0, "the data path called the allocator");
+}

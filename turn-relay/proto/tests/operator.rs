@@ -1,0 +1,175 @@
+//! What an operator does: drain, reload, kick.
+
+use turn_relay_proto::{DropReason, EndReason, Event, Realm, StaticUser};
+
+use crate::harness::{
+    Got, PEER, Player, World, addr, allocate, channel_bind, config, create_permission, refresh,
+};
+
+fn reasons(world: &mut World) -> Vec<EndReason> {
+    let events = world.take_events().into_iter();
+    let ends = events.filter_map(|event| match event {
+        Event::AllocationEnded { reason, .. } => Some(reason),
+        _ => None,
+    });
+    ends.collect()
+}
+
+#[test]
+fn draining_refuses_new_allocations_and_keeps_the_old() {
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    alice.greet(&mut world);
+    let request = alice.sign(&allocate());
+    let first = world.client_sends(alice.path, &request).reply();
+    world.relay.set_draining(true);
+    assert_eq!(
+        Player::bob("198.51.100.8:5000")
+            .ask(&mut world, allocate())
+            .code,
+        Some(508)
+    );
+    assert_eq!(alice.ask(&mut world, refresh()).code, None);
+    assert_eq!(alice.ask(&mut world, channel_bind(0x4000, PEER)).code, None);
+    assert_eq!(
+        world.client_sends(alice.path, &request).reply(),
+        first,
+        "a lost response is repeated"
+    );
+    world.relay.set_draining(false);
+    Player::bob("198.51.100.8:5000").allocate(&mut world);
+}
+
+#[test]
+fn draining_sends_clients_to_the_alternate_server() {
+    // RFC 8489 §10: 300 with ALTERNATE-SERVER, signed.
+    let mut world = World::with(|config| config.alternate = Some(addr("203.0.113.20:3478")));
+    world.relay.set_draining(true);
+    let mut alice = Player::alice("198.51.100.7:5000");
+    let reply = alice.ask(&mut world, allocate());
+    assert_eq!(
+        (reply.code, reply.alternate),
+        (Some(300), Some(addr("203.0.113.20:3478")))
+    );
+    assert!(reply.is_signed_by(&alice.key()));
+    world.assert_empty();
+}
+
+#[test]
+fn stop_gives_every_socket_back() {
+    let mut world = World::new();
+    Player::alice("198.51.100.7:5000")
+        .ask(&mut world, allocate().even_port(true))
+        .relayed();
+    Player::bob("198.51.100.8:5000").allocate(&mut world);
+    world.relay.end_all(world.now);
+    world.drain();
+    world.assert_empty();
+    assert_eq!(reasons(&mut world), [EndReason::Drained; 2]);
+}
+
+#[test]
+fn user_is_kicked_from_everywhere() {
+    let mut world = World::new();
+    for n in 0..3 {
+        Player::minted(&format!("198.51.100.{n}:5000"), "mallory", 3_600 + n).allocate(&mut world);
+    }
+    let mut bob = Player::bob("198.51.100.8:5000");
+    bob.allocate(&mut world);
+    assert_eq!(world.relay.kick_user(world.now, "nobody"), 0);
+    assert_eq!(world.relay.kick_user(world.now, "mallory"), 3);
+    world.drain();
+    assert_eq!(world.relay.gauges().allocations, 1);
+    assert_eq!(reasons(&mut world), [EndReason::Kicked; 3]);
+    assert!(world.relay.kick_client(world.now, bob.path));
+    assert!(!world.relay.kick_client(world.now, bob.path));
+    world.drain();
+    world.assert_empty();
+}
+
+#[test]
+fn new_policy_ends_what_it_refuses_and_nothing_else() {
+    let allow = |list: &[&str]| {
+        list.iter()
+            .map(|p| p.parse().expect("a prefix"))
+            .collect::<Vec<_>>()
+    };
+    let mut before = config();
+    before.peers.allow = allow(&["10.9.0.0/16"]);
+    let mut world = World::with(|config| *config = before.clone());
+    let mut alice = Player::alice("198.51.100.7:5000");
+    let relayed = alice.allocate(&mut world);
+    alice.ask(&mut world, create_permission(&[PEER]));
+    alice.ask(&mut world, channel_bind(0x4000, "10.9.1.1:6000"));
+    world.take_events();
+
+    before.peers.allow = allow(&["10.8.0.0/16"]);
+    world.relay.set_config(world.now, before);
+    world.drain();
+    let events = world.take_events();
+    assert!(
+        matches!(events[..], [Event::ChannelFreed { .. }]),
+        "{events:?}"
+    );
+    assert_eq!(
+        (
+            world.relay.gauges().permissions,
+            world.relay.gauges().channels
+        ),
+        (1, 0)
+    );
+    let got = world.peer_sends("10.9.1.1:6000", relayed, b"hi");
+    assert_eq!(got, Got::Dropped(DropReason::NoPermission));
+    world.peer_sends(PEER, relayed, b"hi").forwarded();
+    assert_eq!(
+        alice
+            .ask(&mut world, create_permission(&["10.9.1.1:1"]))
+            .code,
+        Some(403)
+    );
+    assert_eq!(
+        alice
+            .ask(&mut world, create_permission(&["10.8.1.1:1"]))
+            .code,
+        None
+    );
+}
+
+#[test]
+fn users_realm_and_limits_change_between_two_packets() {
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    alice.allocate(&mut world);
+    let mut after = config();
+    after.realm = Realm::new("elsewhere").expect("a realm");
+    after.users = vec![StaticUser {
+        name: "alice".into(),
+        password: "changed".into(),
+    }];
+    after.lifetime.allocation_max = std::time::Duration::from_secs(700);
+    world.relay.set_config(world.now, after);
+    assert_eq!(alice.ask(&mut world, refresh()).code, Some(401));
+    let mut alice = Player::named("198.51.100.7:5000", "alice", "changed");
+    alice.realm = "elsewhere".into();
+    assert_eq!(
+        alice.ask(&mut world, refresh().lifetime(3_600)).lifetime,
+        Some(700)
+    );
+    assert_eq!(
+        Player::bob("198.51.100.8:5000")
+            .ask(&mut world, allocate())
+            .code,
+        Some(401)
+    );
+}
+
+#[test]
+fn relay_addresses_and_ports_stay_as_they_were_at_the_start() {
+    let mut world = World::new();
+    let mut after = config();
+    after.relay_addresses.clear();
+    after.ports = 1..=2;
+    world.relay.set_config(world.now, after);
+    let relayed = Player::alice("198.51.100.7:5000").allocate(&mut world);
+    assert!(relayed.port() >= 49_152);
+}

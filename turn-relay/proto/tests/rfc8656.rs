@@ -1,0 +1,21 @@
+//! The relay's protocol stories in virtual time, one module per topic of RFC 8656 and RFC 8489.
+//!
+//! `cargo test -p turn-relay-proto --test rfc8656 allocate::` runs one of them.
+
+mod harness;
+
+mod allocate;
+mod auth;
+mod channel;
+mod even_port;
+mod expiry;
+mod families;
+mod hostile;
+mod indications;
+mod nonce;
+mod operator;
+mod peer_policy;
+mod permission;
+mod quota;
+mod refresh;
+mod regressions;
