@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! unreliable         one DATAGRAM frame:           [channel u8][message]
+//! probe, its answer  one DATAGRAM frame:           [255][0 or 1][number u8]
 //! reliable, ordered  one stream a channel and way: [channel u8] ([length varint][message])*
 //! ```
 //! The length is a QUIC variable-length integer (RFC 9000 §16) of at most four bytes.
@@ -12,6 +13,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::types::ChannelId;
 
+/// The channel of the session's own probes; games use those below it.
+pub const RESERVED_CHANNEL: ChannelId = 255;
 /// The longest reliable message, in bytes.
 pub const MAX_RELIABLE_MESSAGE: usize = 256 * 1024;
 /// Reliable channels one player may use.

@@ -33,7 +33,9 @@ mod trust;
 mod types;
 
 pub use candidates::{MAX_SOCKETS, MAX_STUN_SERVERS};
-pub use channels::{MAX_QUEUED, MAX_RELIABLE_CHANNELS, MAX_RELIABLE_MESSAGE, SendError};
+pub use channels::{
+    MAX_QUEUED, MAX_RELIABLE_CHANNELS, MAX_RELIABLE_MESSAGE, RESERVED_CHANNEL, SendError,
+};
 pub use identity::{Identity, PublicKey};
 pub use node::{MAX_LOCAL_CANDIDATES, MAX_PLAYERS, Node, NodeConfig, NodeEvent, Signal};
 pub use paths::{DiaryEntry, DiaryEvent, MAX_DIARY, PathDiary};

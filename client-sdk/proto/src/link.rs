@@ -5,12 +5,12 @@
 
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint,
     EndpointConfig, Event, Incoming, RandomConnectionIdGenerator, ServerConfig, StreamEvent,
@@ -18,7 +18,7 @@ use quinn_proto::{
 };
 use ring::hmac;
 
-use crate::channels::{Inbox, MAX_RELIABLE_CHANNELS, Outbox, SendError};
+use crate::channels::{Inbox, MAX_RELIABLE_CHANNELS, Outbox, RESERVED_CHANNEL, SendError};
 use crate::identity::{Identity, PublicKey};
 use crate::types::ChannelId;
 
@@ -36,6 +36,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// The address QUIC believes the other player to be at.
 const VIRTUAL_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
 
+/// The second byte of a control datagram.
+const PROBE: u8 = 0;
+const PROBE_ANSWER: u8 = 1;
+
 /// Application error codes of the session's CONNECTION_CLOSE.
 const CODE_LEFT: u32 = 0;
 const CODE_FRAMING: u32 = 1;
@@ -45,6 +49,8 @@ const CODE_FRAMING: u32 = 1;
 pub(crate) enum LinkEvent {
     /// Both sides have proved their keys; messages can be sent.
     Connected,
+    /// The other side answered a probe.
+    ProbeAnswered,
     /// It has ended.
     Ended(LinkEnd),
 }
@@ -71,6 +77,9 @@ pub(crate) struct Link {
     events: Vec<LinkEvent>,
     /// Datagrams the QUIC endpoint answers without a connection.
     responses: Vec<Vec<u8>>,
+    /// Unreliable messages that wait for the game to poll.
+    datagrams: VecDeque<Bytes>,
+    datagram_bytes: usize,
     outboxes: BTreeMap<ChannelId, (StreamId, Outbox)>,
     inboxes: BTreeMap<StreamId, (Inbox, bool)>,
     dropped_messages: u64,
@@ -123,6 +132,8 @@ impl Link {
             ended: false,
             events: Vec::new(),
             responses: Vec::new(),
+            datagrams: VecDeque::new(),
+            datagram_bytes: 0,
             outboxes: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             dropped_messages: 0,
@@ -245,15 +256,18 @@ impl Link {
         Ok(())
     }
 
-    /// The next message that has arrived. Nothing is read from the network ahead of it, so a game that does not poll holds
+    /// Asks the other side to prove that the path carries both ways.
+    pub(crate) fn send_probe(&mut self, number: u8) {
+        self.send_control(&[RESERVED_CHANNEL, PROBE, number]);
+    }
+
+    /// The next message that has arrived. Of reliable ones nothing is read from the network ahead of it, so a game that does not poll holds
     /// the other player's reliable messages back instead of filling memory.
     pub(crate) fn poll_message(&mut self, now: Instant) -> Option<(ChannelId, Bytes)> {
-        let (_, connection) = self.connection.as_mut()?;
-        while let Some(mut datagram) = connection.datagrams().recv() {
-            if !datagram.is_empty() {
-                let channel = datagram.split_to(1)[0];
-                return Some((channel, datagram));
-            }
+        if let Some(mut datagram) = self.datagrams.pop_front() {
+            self.datagram_bytes -= datagram.len();
+            let channel = datagram.get_u8();
+            return Some((channel, datagram));
         }
         self.poll_stream_message(now)
     }
@@ -352,10 +366,8 @@ impl Link {
                 }
             }
             Event::Stream(StreamEvent::Writable { id }) => self.flush(id),
-            Event::Stream(_)
-            | Event::DatagramReceived
-            | Event::DatagramsUnblocked
-            | Event::HandshakeDataReady => {}
+            Event::DatagramReceived => self.take_datagrams(),
+            Event::Stream(_) | Event::DatagramsUnblocked | Event::HandshakeDataReady => {}
         }
     }
 
@@ -369,6 +381,42 @@ impl Link {
         // Streams of players stay open as long as the session; the transport's limit bounds them too.
         if self.inboxes.len() > MAX_RELIABLE_CHANNELS {
             self.close_with(now, CODE_FRAMING);
+        }
+    }
+
+    /// Probes are answered at once, whether the game polls or not; messages wait, the oldest dropped for want of room.
+    fn take_datagrams(&mut self) {
+        while let Some(datagram) = self
+            .connection
+            .as_mut()
+            .and_then(|(_, connection)| connection.datagrams().recv())
+        {
+            match datagram.as_ref() {
+                [RESERVED_CHANNEL, PROBE, number] => {
+                    self.send_control(&[RESERVED_CHANNEL, PROBE_ANSWER, *number]);
+                }
+                [RESERVED_CHANNEL, PROBE_ANSWER, _] => self.events.push(LinkEvent::ProbeAnswered),
+                [] | [RESERVED_CHANNEL, ..] => {}
+                [..] => {
+                    self.datagram_bytes += datagram.len();
+                    self.datagrams.push_back(datagram);
+                }
+            }
+        }
+        while self.datagram_bytes > DATAGRAM_RECEIVE_BUFFER {
+            let oldest = self.datagrams.pop_front();
+            self.datagram_bytes -= oldest.map_or(self.datagram_bytes, |oldest| oldest.len());
+            self.dropped_messages += 1;
+        }
+    }
+
+    fn send_control(&mut self, bytes: &[u8]) {
+        if let Some((_, connection)) = &mut self.connection {
+            // Without room for three bytes the path is busy enough; the next probe will do.
+            connection
+                .datagrams()
+                .send(Bytes::copy_from_slice(bytes), true)
+                .ok();
         }
     }
 

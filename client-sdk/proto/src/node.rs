@@ -16,7 +16,7 @@ use signal_wire::{CandidateData, LobbyId, MemberId, SignalKind};
 use stun_wire::{Class, Message, Method};
 
 use crate::candidates::{Candidates, Reflexive};
-use crate::channels::SendError;
+use crate::channels::{RESERVED_CHANNEL, SendError};
 use crate::identity::Identity;
 use crate::paths::{DiaryEntry, DiaryEvent, PathDiary};
 use crate::relays::{FromPeer, RelayEvent, RelayServer, Relays};
@@ -206,9 +206,11 @@ impl Node {
         self.flush(now.mono);
     }
 
-    /// Declares a channel; both players declare it with the same mode.
+    /// Declares a channel below [`RESERVED_CHANNEL`](crate::RESERVED_CHANNEL); both players declare it with the same mode.
     pub fn declare_channel(&mut self, channel: ChannelId, mode: Mode) {
-        self.modes.insert(channel, mode);
+        if channel < RESERVED_CHANNEL {
+            self.modes.insert(channel, mode);
+        }
     }
 
     /// Another player is in the room: offer them a session.

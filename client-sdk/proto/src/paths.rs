@@ -9,8 +9,14 @@ use crate::types::{CandidateInfo, CandidateKind, PathInfo, RelayTransport};
 
 /// Lines a diary keeps; later ones are dropped and counted.
 pub const MAX_DIARY: usize = 400;
-/// The least silence that counts as death.
-const SILENCE: Duration = Duration::from_millis(400);
+/// The least silence that counts as death, and how many round trips it is at least.
+const SILENCE: Duration = Duration::from_millis(350);
+const SILENCE_TRIPS: u32 = 6;
+/// The same where something is heard but no probe is answered: our direction alone has died.
+const UNANSWERED: Duration = Duration::from_millis(1000);
+const UNANSWERED_TRIPS: u32 = 12;
+/// Probes are at least this far apart.
+const PROBE_PACE: Duration = Duration::from_millis(100);
 /// An address given up is tried again after this long, doubling up to [`LONGEST_REST`].
 const FIRST_REST: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_secs(60);
@@ -165,14 +171,18 @@ impl PathDiary {
     }
 }
 
-/// Whether the path in use still carries our data, judged by what the other side acknowledges.
+/// Whether the path in use still carries our data both ways.
 ///
-/// Only data counts: whoever sends nothing learns nothing, and is told by ICE's own checks, much later.
+/// While the game sends, a probe rides along ten times a second and its answer is waited for; whoever sends nothing probes
+/// nothing. QUIC's own acknowledgements do not tell: the same one is repeated in many packets.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
+    wanted: bool,
+    last_probe: Option<Instant>,
+    sequence: u8,
     unanswered_since: Option<Instant>,
-    acknowledged: u64,
     last_heard: Option<Instant>,
+    heard_here: Option<Instant>,
     resting: Vec<Resting>,
 }
 
@@ -185,29 +195,55 @@ struct Resting {
 }
 
 impl Liveness {
-    /// The game sent something over the session.
-    pub(crate) fn sent(&mut self, now: Instant) {
-        self.unanswered_since.get_or_insert(now);
+    /// The game sends something over the session.
+    pub(crate) fn sent(&mut self) {
+        self.wanted = true;
     }
 
-    /// A datagram of the session came; `acknowledged` counts the acknowledgements received so far.
-    pub(crate) fn heard(&mut self, now: Instant, acknowledged: u64) {
-        self.last_heard = Some(now);
-        if acknowledged > self.acknowledged {
-            self.acknowledged = acknowledged;
-            self.unanswered_since = None;
+    /// When the next probe is due, if one is wanted.
+    pub(crate) fn next_probe(&self, now: Instant) -> Option<Instant> {
+        let wanted = self.wanted || self.unanswered_since.is_some();
+        wanted.then(|| self.last_probe.map_or(now, |last| last + PROBE_PACE))
+    }
+
+    /// The number of the probe to send, when one is due.
+    pub(crate) fn probe(&mut self, now: Instant) -> Option<u8> {
+        if self.next_probe(now)? > now {
+            return None;
         }
+        self.wanted = false;
+        self.last_probe = Some(now);
+        self.unanswered_since.get_or_insert(now);
+        self.sequence = self.sequence.wrapping_add(1);
+        Some(self.sequence)
+    }
+
+    /// A datagram of the session came; `here`: over the path in use. The other side may have left it already.
+    pub(crate) fn heard(&mut self, now: Instant, here: bool) {
+        self.last_heard = Some(now);
+        if here {
+            self.heard_here = Some(now);
+        }
+    }
+
+    /// A probe was answered. Answers to earlier paths' probes prove nothing of this one, but cannot be told apart; the
+    /// next unanswered probe corrects them.
+    pub(crate) fn answered(&mut self) {
+        self.unanswered_since = None;
     }
 
     /// Starts judging a new path.
     pub(crate) fn new_path(&mut self) {
         self.unanswered_since = None;
+        self.heard_here = None;
     }
 
     /// When the path counts as dead unless something comes.
     pub(crate) fn deadline(&self, rtt: Duration) -> Option<Instant> {
-        self.unanswered_since
-            .map(|since| since + SILENCE.max(rtt * 6))
+        let since = self.unanswered_since?;
+        let quiet_since = self.heard_here.map_or(since, |heard| heard.max(since));
+        let silence = quiet_since + SILENCE.max(rtt * SILENCE_TRIPS);
+        Some(silence.min(since + UNANSWERED.max(rtt * UNANSWERED_TRIPS)))
     }
 
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
@@ -279,25 +315,46 @@ mod tests {
     }
 
     #[test]
-    fn a_path_dies_of_unacknowledged_data_not_of_silence() {
+    fn a_path_dies_of_an_unanswered_probe_in_silence() {
         let start = net_start();
         let mut liveness = Liveness::default();
+        assert_eq!(
+            (liveness.probe(start), liveness.deadline(ms(20))),
+            (None, None)
+        );
+        liveness.sent();
+        assert_eq!(liveness.probe(start), Some(1));
+        assert_eq!(liveness.deadline(ms(20)), Some(start + ms(350)));
+        // Their data proves only their direction: more time, not life.
+        liveness.heard(start + ms(300), true);
+        assert_eq!(liveness.deadline(ms(20)), Some(start + ms(650)));
+        liveness.heard(start + ms(900), true);
+        assert_eq!(liveness.deadline(ms(20)), Some(start + ms(1000)));
+        liveness.answered();
         assert_eq!(liveness.deadline(ms(20)), None);
-        liveness.sent(start);
-        liveness.sent(start + ms(100));
-        assert_eq!(liveness.deadline(ms(20)), Some(start + ms(400)));
-        // Their data alone proves only their direction.
-        liveness.heard(start + ms(150), 0);
-        assert_eq!(liveness.deadline(ms(20)), Some(start + ms(400)));
-        liveness.heard(start + ms(160), 1);
-        assert_eq!(liveness.deadline(ms(20)), None);
+    }
+
+    #[test]
+    fn probes_are_paced_and_repeated_until_answered() {
+        let start = net_start();
+        let mut liveness = Liveness::default();
+        liveness.sent();
+        assert_eq!(liveness.probe(start), Some(1));
+        assert_eq!(liveness.next_probe(start), Some(start + ms(100)));
+        assert_eq!(liveness.probe(start + ms(99)), None);
+        assert_eq!(liveness.probe(start + ms(100)), Some(2));
+        liveness.answered();
+        assert_eq!(liveness.next_probe(start), None);
+        liveness.sent();
+        assert_eq!(liveness.next_probe(start), Some(start + ms(200)));
     }
 
     #[test]
     fn a_long_path_is_given_more_time() {
         let start = net_start();
         let mut liveness = Liveness::default();
-        liveness.sent(start);
+        liveness.sent();
+        liveness.probe(start);
         assert_eq!(liveness.deadline(ms(200)), Some(start + ms(1200)));
     }
 

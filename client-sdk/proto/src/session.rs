@@ -310,8 +310,10 @@ impl Session {
     ) {
         let Some(link) = &mut self.link else { return };
         link.handle_datagram(now, bytes);
-        let acknowledged = link.stats().map_or(0, |stats| stats.frame_rx.acks);
-        self.liveness.heard(now, acknowledged);
+        let here = self
+            .path
+            .is_some_and(|path| (path.local, path.remote) == (to, from));
+        self.liveness.heard(now, here);
         if self.nominated.is_none() && self.path.is_none() {
             // The other side has nominated already; answer where it was heard until our own check is through.
             self.nominated = Some((to, from));
@@ -331,13 +333,19 @@ impl Session {
             .as_mut()
             .filter(|_| !self.ended)
             .ok_or(SendError::NotConnected)?;
+        if link.is_connected() {
+            self.liveness.sent();
+            if let Some(number) = self.liveness.probe(now) {
+                // First, so that both leave in one datagram.
+                link.send_probe(number);
+            }
+        }
         match mode {
             Mode::Unreliable => link.send_unreliable(channel, message)?,
             Mode::ReliableOrdered => {
                 link.send_reliable(channel, Bytes::copy_from_slice(message))?
             }
         }
-        self.liveness.sent(now);
         self.pump_link(now);
         Ok(())
     }
@@ -376,6 +384,11 @@ impl Session {
         self.agent.handle_timeout(now);
         if let Some(link) = &mut self.link {
             link.handle_timeout(now);
+            if link.is_connected()
+                && let Some(number) = self.liveness.probe(now)
+            {
+                link.send_probe(number);
+            }
         }
         if self.death().is_some_and(|death| death <= now) {
             self.leave_path(now, relays);
@@ -401,6 +414,9 @@ impl Session {
             link,
             agent,
             self.death(),
+            self.liveness
+                .next_probe(self.started)
+                .filter(|_| self.connected),
             self.liveness.poll_timeout(),
         ]
         .into_iter()
@@ -644,6 +660,7 @@ impl Session {
                         .push_back(SessionEvent::Connected { path, took });
                 }
             }
+            LinkEvent::ProbeAnswered => self.liveness.answered(),
             LinkEvent::Ended(end) => self.lose(match end {
                 LinkEnd::Left => LostReason::Left,
                 LinkEnd::Silent => LostReason::Silent,
