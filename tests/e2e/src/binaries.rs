@@ -8,46 +8,32 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::workspace;
 
-/// Where the programs are.
-#[derive(Debug, Clone)]
-pub struct Binaries {
-    /// `rallypoint-stun`
-    pub stun: PathBuf,
-    /// `rallypoint-turn`
-    pub turn: PathBuf,
-    /// `rallypoint-signal`
-    pub signal: PathBuf,
-    /// `rallypoint`
-    pub rallypoint: PathBuf,
-}
+/// The daemon that answers STUN.
+pub const STUN: &str = "rallypoint-stun";
+/// The relay.
+pub const TURN: &str = "rallypoint-turn";
+/// The signaling server.
+pub const SIGNAL: &str = "rallypoint-signal";
+/// The tool with `play`.
+pub const TOOL: &str = "rallypoint";
 
-/// The programs, built if need be. `RALLYPOINT_BIN_DIR` names a directory with programs to test as they are, for example
-/// those of a release.
+/// Where one of the programs is, built if need be. `RALLYPOINT_BIN_DIR` names a directory with programs to test as they
+/// are, for example those of a release.
 ///
 /// # Errors
 /// When they cannot be built.
-pub fn binaries() -> Result<&'static Binaries> {
-    static BUILT: OnceLock<Result<Binaries, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| find_or_build().map_err(|error| format!("{error:#}")));
-    built.as_ref().map_err(|error| anyhow!("{error}"))
-}
-
-fn find_or_build() -> Result<Binaries> {
-    let directory = match std::env::var_os("RALLYPOINT_BIN_DIR") {
-        Some(directory) => workspace::root().join(directory),
-        None => build()?,
-    };
-    let program = |name: &str| {
-        let path = directory.join(name);
-        ensure!(path.is_file(), "{} does not exist", path.display());
-        Ok(path)
-    };
-    Ok(Binaries {
-        stun: program("rallypoint-stun")?,
-        turn: program("rallypoint-turn")?,
-        signal: program("rallypoint-signal")?,
-        rallypoint: program("rallypoint")?,
-    })
+pub fn program(name: &str) -> Result<PathBuf> {
+    static DIRECTORY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| match std::env::var_os("RALLYPOINT_BIN_DIR") {
+        Some(directory) => Ok(workspace::root().join(directory)),
+        None => build().map_err(|error| format!("{error:#}")),
+    });
+    let path = directory
+        .as_ref()
+        .map_err(|error| anyhow!("{error}"))?
+        .join(name);
+    ensure!(path.is_file(), "{} does not exist", path.display());
+    Ok(path)
 }
 
 /// The test runs from `TARGET/PROFILE/deps`: the programs belong in `TARGET/PROFILE`.

@@ -1,26 +1,22 @@
-//! The three daemons together, each with its own configuration file made from the example in `deploy/config`: on three
-//! servers of the lab as the README describes it, or on loopback for what needs no root.
+//! The deployment of the README: STUN, relay and signaling on three servers of their own, each with its own
+//! configuration file made from the example in `deploy/config`.
 
 use std::fs::Permissions;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use crate::binaries::binaries;
+use crate::binaries::{self, program};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::lab::{Home, Lab, Server};
-use crate::netns::Machine;
 use crate::player::Player;
 
 /// The shared secret between relay and signaling. Only for tests: every deployment makes its own.
 const SECRET: &str = "4f1d0e6a93c85b7720ab94d6cf3e1857a2c06b9de84f7351";
-
-/// A foreign client's long-term credentials at the relay of a [`Local`] deployment.
-pub const TEST_USER: (&str, &str) = ("foreigner", "correct-horse-battery");
 
 /// Three servers and their daemons, all ready. The daemons are dropped before the servers they run on.
 #[derive(Debug)]
@@ -47,24 +43,6 @@ pub struct Servers {
     pub signal: Server,
 }
 
-/// The three daemons on loopback, on ports that were free.
-#[derive(Debug)]
-pub struct Local {
-    /// The STUN server.
-    pub stun: Daemon,
-    /// The TURN relay.
-    pub turn: Daemon,
-    /// The signaling server.
-    pub signal: Daemon,
-    /// Where the STUN server answers, over UDP and TCP.
-    pub stun_address: SocketAddr,
-    /// Where the relay answers, over UDP and TCP.
-    pub turn_address: SocketAddr,
-    /// Where signaling answers.
-    pub signal_address: SocketAddr,
-    directory: TempDir,
-}
-
 impl Deployment {
     /// Puts the three servers into the lab and waits until each says that it is ready.
     ///
@@ -83,14 +61,14 @@ impl Deployment {
         let turn_config = turn_config(&servers.turn, &secret)?.write(path, "turn")?;
         let signal_config = signal_config(&servers, &secret)?.write(path, "signal")?;
 
-        let programs = binaries()?;
-        let start = |server: &Server, program: &Path, config: &Path, admin: u16| {
-            Daemon::start(server.host().machine(), program, config, loopback(admin))
+        let start = |server: &Server, name: &str, config: &Path, admin: u16| {
+            let admin = (Ipv4Addr::LOCALHOST, admin).into();
+            Daemon::start(server.host().machine(), &program(name)?, config, admin)
         };
         Ok(Self {
-            stun: start(&servers.stun, &programs.stun, &stun_config, 9478)?,
-            turn: start(&servers.turn, &programs.turn, &turn_config, 9479)?,
-            signal: start(&servers.signal, &programs.signal, &signal_config, 9480)?,
+            stun: start(&servers.stun, binaries::STUN, &stun_config, 9478)?,
+            turn: start(&servers.turn, binaries::TURN, &turn_config, 9479)?,
+            signal: start(&servers.signal, binaries::SIGNAL, &signal_config, 9480)?,
             servers,
             directory,
         })
@@ -116,111 +94,8 @@ impl Deployment {
     }
 }
 
-impl Local {
-    /// Starts the three daemons on loopback and waits until each says that it is ready. The relay also serves
-    /// [`TEST_USER`] and the channel numbers of RFC 5766.
-    ///
-    /// # Errors
-    /// When a daemon does not come up; the error holds what it said.
-    pub fn start() -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let path = directory.path();
-        let secret = write_secret(path)?;
-        let (stun_address, stun_admin) = (free_port()?, free_port()?);
-        let (turn_address, turn_admin) = (free_port()?, free_port()?);
-        let (signal_address, signal_admin) = (free_port()?, free_port()?);
-
-        let stun_config = Config::example("rallypoint-stun")?.with(&format!(
-            r#"listen = ["udp://{stun_address}", "tcp://{stun_address}"]
-admin.listen = "{stun_admin}""#
-        ))?;
-        let (name, password) = TEST_USER;
-        let turn_config = Config::example("rallypoint-turn")?
-            .without("tls")
-            .with(&format!(
-                r#"listen = ["udp://{turn_address}", "tcp://{turn_address}"]
-relay-addresses = ["127.0.0.1"]
-admin.listen = "{turn_admin}"
-credentials.secrets = [{{ id = "k1", file = "{}" }}]
-peers.allow-loopback-for-tests = true
-protocol.rfc5766-channels = true
-test-user = [{{ name = "{name}", password = "{password}" }}]"#,
-                secret.display()
-            ))?;
-        let signal_config = Config::example("rallypoint-signal")?
-            .without("tls")
-            .with(&format!(
-                r#"listen = ["http://{signal_address}"]
-admin.listen = "{signal_admin}"
-stun = [{{ urls = ["stun:{stun_address}"] }}]
-[[relay]]
-region = "here"
-urls = ["turn:{turn_address}?transport=udp", "turn:{turn_address}?transport=tcp"]
-secret = {{ id = "k1", file = "{}" }}"#,
-                secret.display()
-            ))?;
-
-        let programs = binaries()?;
-        let start = |program: &Path, config: &Config, name: &str, admin: SocketAddr| {
-            Daemon::start(Machine::here(), program, &config.write(path, name)?, admin)
-        };
-        Ok(Self {
-            stun: start(&programs.stun, &stun_config, "stun", stun_admin)?,
-            turn: start(&programs.turn, &turn_config, "turn", turn_admin)?,
-            signal: start(&programs.signal, &signal_config, "signal", signal_admin)?,
-            stun_address,
-            turn_address,
-            signal_address,
-            directory,
-        })
-    }
-
-    /// A player on loopback.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn player(&self, room: &str, arguments: &[&str]) -> Result<Player> {
-        Player::start(&Machine::here(), &self.signal_url(), room, arguments)
-    }
-
-    /// Where players find signaling.
-    #[must_use]
-    pub fn signal_url(&self) -> String {
-        format!("ws://{}/v1/ws", self.signal_address)
-    }
-
-    /// A directory for files of the test, gone with the deployment.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-/// A port of 127.0.0.1 that nobody has, neither for datagrams nor for streams, and that none of this process's calls got
-/// before.
-///
-/// # Errors
-/// When the operating system has none.
-pub fn free_port() -> Result<SocketAddr> {
-    use std::sync::{Mutex, PoisonError};
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    for _ in 0..1000 {
-        let stream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = stream.local_addr()?;
-        if UdpSocket::bind(address).is_ok() && !given.contains(&address.port()) {
-            given.push(address.port());
-            return Ok(address);
-        }
-    }
-    anyhow::bail!("no port of loopback is free")
-}
-
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
-}
-
-fn write_secret(directory: &Path) -> Result<std::path::PathBuf> {
+/// Writes the secret that relay and signaling share, as only its owner may read it.
+pub(crate) fn write_secret(directory: &Path) -> Result<PathBuf> {
     let secret = directory.join("turn-secret");
     std::fs::write(&secret, SECRET).context("the shared secret")?;
     // The daemons refuse a secret that others can read.

@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`requirements`] (what a test needs and how it says that it is missing), [`netns`] (one namespace),
 //! [`nat`] (what a router's rules are), [`core`] (the internet in the middle: it counts, cuts and records), [`lab`] (homes
-//! and servers around it), then [`processes`], [`binaries`], [`config`], [`deployment`], [`player`] and [`meeting`],
+//! and servers around it), then [`processes`], [`binaries`], [`config`], [`deployment`], [`local`], [`player`] and [`meeting`],
 //! which put the real programs into it.
 //!
 //! Everything a test makes carries the test process's id in its name, disappears on drop (a panic included), and is
@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod deployment;
 pub mod http;
 pub mod lab;
+pub mod local;
 pub mod meeting;
 pub mod nat;
 pub mod netns;

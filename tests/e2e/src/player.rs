@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::binaries::binaries;
+use crate::binaries::{self, program};
 use crate::netns::Machine;
 use crate::processes::Process;
 
@@ -45,7 +45,7 @@ impl Player {
     /// # Errors
     /// When the program cannot be built or started.
     pub fn start(machine: &Machine, signal: &str, room: &str, arguments: &[&str]) -> Result<Self> {
-        let mut command = machine.command(&binaries()?.rallypoint);
+        let mut command = machine.command(program(binaries::TOOL)?);
         command
             .args(["play", "--json", "--signal", signal, "--room", room])
             .args(arguments);

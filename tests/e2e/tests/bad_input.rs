@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use e2e::config::Config;
 use e2e::daemon::Daemon;
-use e2e::deployment::{Local, free_port};
+use e2e::local::{Local, free_port};
 use e2e::netns::Machine;
 use e2e::player::Player;
 use e2e::processes::Process;
@@ -26,19 +26,19 @@ const BUSY: [&str; 6] = ["--count", "400", "--hz", "100", "--timeout", "60"];
 #[test]
 fn garbage_at_every_daemon_disturbs_no_session() -> Result<()> {
     let local = Local::start()?;
-    let daemons = [&local.stun, &local.turn, &local.signal];
+    let daemons = [&*local.stun, &*local.turn, &*local.signal];
     let (anna, ben) = pair(&local, "garbage", &[&BUSY[..], &["--relay-only"]].concat())?;
     anna.connected()?;
     ben.connected()?;
     let memory = |daemon: &Daemon| daemon.metric("process_resident_memory_bytes", &[]);
     let before = daemons.map(memory);
 
-    for server in [local.stun_address, local.turn_address] {
+    for server in [local.stun.address(), local.turn.address()] {
         throw_datagrams(server)?;
         throw_streams(server)?;
     }
-    throw_streams(local.signal_address)?;
-    throw_requests(local.signal_address)?;
+    throw_streams(local.signal.address())?;
+    throw_requests(local.signal.address())?;
     for daemon in daemons {
         throw_streams(daemon.admin())?;
     }
@@ -86,9 +86,9 @@ fn garbage_at_every_daemon_disturbs_no_session() -> Result<()> {
 fn a_port_in_use_is_named_and_its_owner_undisturbed() -> Result<()> {
     let local = Local::start()?;
     let owners = [
-        (&local.stun, local.stun_address),
-        (&local.turn, local.turn_address),
-        (&local.signal, local.signal_address),
+        (&*local.stun, local.stun.address()),
+        (&*local.turn, local.turn.address()),
+        (&*local.signal, local.signal.address()),
     ];
     for (owner, address) in owners {
         // The same listeners, another admin port; then the other way round.
@@ -121,7 +121,7 @@ fn a_port_in_use_is_named_and_its_owner_undisturbed() -> Result<()> {
 #[test]
 fn every_fault_of_a_configuration_is_named_at_once() -> Result<()> {
     let local = Local::start()?;
-    for daemon in [&local.stun, &local.turn, &local.signal] {
+    for daemon in [&*local.stun, &*local.turn, &*local.signal] {
         let faulty = Config::text(&std::fs::read_to_string(daemon.config())?)?.with(
             "lisen = [\"udp://127.0.0.1:1\"]
 admin.lissten = \"127.0.0.1:2\"
@@ -163,7 +163,7 @@ log.level = \"deafening\"",
 #[test]
 fn a_missing_certificate_is_named() -> Result<()> {
     let local = Local::start()?;
-    for (daemon, scheme) in [(&local.turn, "tls"), (&local.signal, "https")] {
+    for (daemon, scheme) in [(&*local.turn, "tls"), (&*local.signal, "https")] {
         let missing = local.directory().join("no-such-certificate.pem");
         let config = Config::text(&std::fs::read_to_string(daemon.config())?)?.with(&format!(
             "listen = [\"{scheme}://{}\"]
@@ -236,7 +236,7 @@ fn signaling_that_goes_away_while_a_player_waits_is_named() -> Result<()> {
 
     let said = waiting.fails()?;
     ensure!(
-        said.contains(&local.signal_address.to_string()),
+        said.contains(&local.signal.address().to_string()),
         "the server is not named: {said}"
     );
 

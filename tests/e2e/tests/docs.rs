@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::binaries::binaries;
+use e2e::binaries;
 use e2e::workspace::{root, tracked_files};
 
 #[test]
@@ -251,18 +251,12 @@ fn ours(command: &str) -> Option<(PathBuf, Vec<String>)> {
     } else {
         words[at].rsplit('/').next()?
     };
-    let built = binaries().ok()?;
-    let program = match name {
-        "rallypoint" => &built.rallypoint,
-        "rallypoint-stun" => &built.stun,
-        "rallypoint-turn" => &built.turn,
-        _ => &built.signal,
-    };
+    let program = binaries::program(name).ok()?;
     let arguments = words[at + 1..]
         .iter()
         .map(|word| (*word).to_owned())
         .collect();
-    Some((program.clone(), arguments))
+    Some((program, arguments))
 }
 
 fn ensure_named(package: &str, programs: &[&str]) -> Option<()> {

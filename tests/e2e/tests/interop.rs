@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::deployment::{Local, TEST_USER, free_port};
+use e2e::local::{LocalDaemon, TEST_USER, free_port};
 use e2e::netns::run;
 use e2e::processes::Process;
 use e2e::requirements::{self, Need};
@@ -24,22 +24,22 @@ const ROUNDS: u32 = 300;
 
 #[tokio::test]
 async fn the_stun_crate_learns_its_address_over_udp_and_tcp() -> Result<()> {
-    let local = Local::start()?;
+    let stun = LocalDaemon::stun()?;
     let mut request = Message::new();
     request.build(&[Box::<TransactionId>::default(), Box::new(BINDING_REQUEST)])?;
 
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
-    socket.send_to(&request.raw, local.stun_address).await?;
+    socket.send_to(&request.raw, stun.address()).await?;
     let mut buffer = vec![0; 1500];
     let (length, from) = timeout(PATIENCE, socket.recv_from(&mut buffer)).await??;
-    ensure!(from == local.stun_address, "answered by {from}");
+    ensure!(from == stun.address(), "answered by {from}");
     buffer.truncate(length);
     ensure!(
         mapped(&request, buffer)? == socket.local_addr()?,
         "over UDP"
     );
 
-    let mut stream = TcpStream::connect(local.stun_address).await?;
+    let mut stream = TcpStream::connect(stun.address()).await?;
     let seen_as = stream.local_addr()?;
     stream.write_all(&request.raw).await?;
     let mut answer = vec![0; 20];
@@ -56,8 +56,8 @@ fn coturns_stun_client_learns_its_address() -> Result<()> {
     if !requirements::met(&[Need::Tool("turnutils_stunclient")])? {
         return Ok(());
     }
-    let local = Local::start()?;
-    let port = local.stun_address.port().to_string();
+    let stun = LocalDaemon::stun()?;
+    let port = stun.address().port().to_string();
     let mut command = Command::new("turnutils_stunclient");
     let said = run(command.args(["-p", &port, "127.0.0.1"]), "")?;
     ensure!(said.contains("UDP reflexive addr: 127.0.0.1:"), "{said}");
@@ -70,20 +70,25 @@ fn classic_stun_is_counted_and_not_answered() -> Result<()> {
     if !requirements::met(&[Need::Tool("stun")])? {
         return Ok(());
     }
-    let local = Local::start()?;
-    let discards = || local.stun.metric("rallypoint_stun_discarded_packets_total", &[]);
+    let stun = LocalDaemon::stun()?;
+    let discards = || stun.metric("rallypoint_stun_discarded_packets_total", &[]);
     let before = discards()?;
-    let client = Command::new("stun").arg(local.stun_address.to_string()).output()?;
+    let client = Command::new("stun")
+        .arg(stun.address().to_string())
+        .output()?;
     let said = String::from_utf8_lossy(&client.stdout).into_owned();
-    ensure!(said.contains("Blocked or could not reach STUN server"), "{said}");
+    ensure!(
+        said.contains("Blocked or could not reach STUN server"),
+        "{said}"
+    );
     ensure!(discards()? > before, "its requests were not counted");
     Ok(())
 }
 
 #[tokio::test]
 async fn the_turn_crate_exchanges_data_through_our_relay() -> Result<()> {
-    let local = Local::start()?;
-    let client = foreign_client(local.turn_address, TEST_USER.1).await?;
+    let turn = LocalDaemon::turn()?;
+    let client = foreign_client(turn.address(), TEST_USER.1).await?;
     let relay = timeout(PATIENCE, client.allocate()).await??;
     let relayed = relay.local_addr()?;
     let peer = UdpSocket::bind("127.0.0.1:0").await?;
@@ -117,9 +122,7 @@ async fn the_turn_crate_exchanges_data_through_our_relay() -> Result<()> {
     }
 
     let to_peer = [r#"direction="to_peer""#];
-    let relayed = local
-        .turn
-        .metric("rallypoint_turn_relayed_packets_total", &to_peer)?;
+    let relayed = turn.metric("rallypoint_turn_relayed_packets_total", &to_peer)?;
     ensure!(
         relayed >= f64::from(ROUNDS),
         "the relay counted {relayed} packets"
@@ -130,8 +133,8 @@ async fn the_turn_crate_exchanges_data_through_our_relay() -> Result<()> {
 
 #[tokio::test]
 async fn wrong_integrity_is_refused_and_counted() -> Result<()> {
-    let local = Local::start()?;
-    let client = foreign_client(local.turn_address, "not the password").await?;
+    let turn = LocalDaemon::turn()?;
+    let client = foreign_client(turn.address(), "not the password").await?;
     let Err(refusal) = timeout(PATIENCE, client.allocate()).await? else {
         anyhow::bail!("an allocation with the wrong password");
     };
@@ -139,19 +142,17 @@ async fn wrong_integrity_is_refused_and_counted() -> Result<()> {
         refusal.to_string().contains("401") || refusal.to_string().contains("nauth"),
         "{refusal}"
     );
-    let failures = local.turn.metric(
+    let failures = turn.metric(
         "rallypoint_turn_auth_failures_total",
         &[r#"reason="bad_integrity""#],
     )?;
     ensure!(failures >= 1.0, "{failures} failures counted");
-    let created = local
-        .turn
-        .metric("rallypoint_turn_allocations_created_total", &[])?;
+    let created = turn.metric("rallypoint_turn_allocations_created_total", &[])?;
     ensure!(created == 0.0, "{created} allocations");
     client.close().await?;
 
     // The right password still gets in.
-    let client = foreign_client(local.turn_address, TEST_USER.1).await?;
+    let client = foreign_client(turn.address(), TEST_USER.1).await?;
     timeout(PATIENCE, client.allocate()).await??;
     client.close().await?;
     Ok(())
@@ -185,7 +186,7 @@ fn uclient_loses_nothing(arguments: &[&str]) -> Result<()> {
     if !requirements::met(&needs)? {
         return Ok(());
     }
-    let local = Local::start()?;
+    let turn = LocalDaemon::turn()?;
     let peer_port = free_port()?.port().to_string();
     let mut peer = Command::new("turnutils_peer");
     let _peer = Process::start(
@@ -193,7 +194,7 @@ fn uclient_loses_nothing(arguments: &[&str]) -> Result<()> {
         peer.args(["-L", "127.0.0.1", "-p", &peer_port]),
     )?;
     let (name, password) = TEST_USER;
-    let port = local.turn_address.port().to_string();
+    let port = turn.address().port().to_string();
     let mut client = Command::new("turnutils_uclient");
     client
         .args(["-u", name, "-w", password, "-p", &port])
