@@ -6,6 +6,7 @@
 //! Follow a packet: `shard.rs` (the only loop) → the machine → `sockets.rs` or `streams.rs`.
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod config;
 mod connections;
 mod counters;

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
@@ -12,22 +11,23 @@ use mio::{Poll, Waker};
 use net_io::{BindOptions, UdpSocket, tcp};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
-use rustls::ServerConfig;
 use turn_relay_proto::{Relay, Transport};
 
+use crate::certificates::{self, Certificates, Watch};
 use crate::config::{Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ShardCounters};
 use crate::shard::{Command, Parts, Shard, WAKER};
 use crate::sockets::{LISTENER_QUEUE, Sockets};
 use crate::streams::Streams;
-use crate::tls::{self, TlsError};
+use crate::tls::TlsError;
 
 /// A relay that serves until it is shut down or dropped.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<ListenUrl>,
     shards: Vec<Running>,
+    _certificate_watch: Option<Watch>,
 }
 
 /// A thread and the way to talk to it.
@@ -109,6 +109,7 @@ impl Server {
         let shards = config.shards();
         let (listeners, mut listening) = open_listeners(&config, shards)?;
         check_relay_addresses(&config)?;
+        warn_about_descriptors(&config);
 
         let udp: Vec<ListenUrl> = listeners
             .iter()
@@ -117,6 +118,13 @@ impl Server {
             .collect();
         let bandwidth = config.quota.bandwidth_per_allocation;
         let counters = counters::register(registry, shards, &udp, bandwidth)?;
+        let reloads = certificates::declare(registry)?;
+        let watch = tls
+            .clone()
+            .zip(config.tls.clone())
+            .map(|(certificates, files)| {
+                Watch::start(certificates, files, reloads).map_err(BindError::Start)
+            });
         let mut own: Vec<SocketAddr> = listeners.iter().map(|url| url.address).collect();
         own.extend(config.admin);
         let starter = Starter {
@@ -130,6 +138,7 @@ impl Server {
         let mut server = Self {
             listeners,
             shards: Vec::new(),
+            _certificate_watch: watch.transpose()?,
         };
         for (index, ((ports, counters), listening)) in slices
             .into_iter()
@@ -214,10 +223,10 @@ fn check(config: &Config) -> Result<(), BindError> {
     Ok(())
 }
 
-fn load_tls(config: &Config) -> Result<Option<Arc<ServerConfig>>, BindError> {
+fn load_tls(config: &Config) -> Result<Option<Certificates>, BindError> {
     let needs_tls = config.listen.iter().find(|url| url.scheme == Scheme::Tls);
     match (&config.tls, needs_tls) {
-        (Some(files), _) => Ok(Some(tls::load(files)?)),
+        (Some(files), _) => Ok(Some(Certificates::load(files)?)),
         (None, Some(url)) => Err(BindError::NoCertificate(*url)),
         (None, None) => Ok(None),
     }
@@ -299,12 +308,37 @@ fn check_relay_addresses(config: &Config) -> Result<(), BindError> {
     Ok(())
 }
 
+/// Each allocation is a descriptor: too few of them are an operator's surprise later.
+#[cfg(target_os = "linux")]
+fn warn_about_descriptors(config: &Config) {
+    let ports = usize::try_from(config.relay_ports.count()).unwrap_or(usize::MAX);
+    let relays = ports.saturating_mul(config.relay_addresses.len());
+    let allocations = usize::try_from(config.quota.allocations).unwrap_or(usize::MAX);
+    let connections = usize::try_from(config.streams.connections).unwrap_or(usize::MAX);
+    let wanted = relays.min(allocations).saturating_add(connections);
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let limit = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    if let Some(limit) = limit.filter(|limit| *limit < wanted) {
+        tracing::warn!(
+            limit,
+            wanted,
+            "fewer file descriptors than allocations and connections may need: raise LimitNOFILE"
+        );
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn warn_about_descriptors(_: &Config) {}
+
 /// What is needed to start each shard.
 struct Starter {
     config: Config,
     shared: Shared,
     connections: Connections,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Certificates>,
     shards: usize,
 }
 

@@ -194,7 +194,7 @@ impl Shard {
         let before = clock::mono();
         let worked = before.saturating_duration_since(self.now.mono);
         self.outward.counters.cells.busy_for(worked);
-        if self.counts_changed || !self.ready.is_empty() || !events.is_empty() {
+        if !self.ready.is_empty() || !events.is_empty() {
             self.busy_rounds = self.busy_rounds.wrapping_add(1);
             if self.busy_rounds.is_multiple_of(FORWARD_SAMPLE) {
                 self.outward.counters.traffic.sample_forward(worked);

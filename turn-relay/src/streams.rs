@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Registry, Token};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConnection;
 use slab::Slab;
 use turn_relay_proto::{Path, Transport};
 
+use crate::certificates::Certificates;
 use crate::config::StreamLimits;
 use crate::connections::{Connections, Place};
 use crate::counters::{
@@ -30,14 +30,14 @@ pub(crate) struct Streams {
     doomed: Vec<(usize, StreamEnd)>,
     limits: StreamLimits,
     connections: Connections,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Certificates>,
 }
 
 impl Streams {
     pub(crate) fn new(
         limits: StreamLimits,
         connections: Connections,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Certificates>,
     ) -> Self {
         Self {
             streams: Slab::new(),
@@ -96,7 +96,7 @@ impl Streams {
 
     fn open(&self, socket: TcpStream, path: Path, place: Place, now: Instant) -> Option<Stream> {
         let tls = match path.transport {
-            Transport::Tls => Some(ServerConnection::new(Arc::clone(self.tls.as_ref()?)).ok()?),
+            Transport::Tls => Some(ServerConnection::new(self.tls.as_ref()?.current()).ok()?),
             Transport::Udp | Transport::Tcp => None,
         };
         Some(Stream::new(socket, tls, path, place, now))

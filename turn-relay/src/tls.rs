@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::TlsFiles;
@@ -80,11 +80,11 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let pem = read(KEY, path)?;
     check_mode(path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        rustls_pki_types::pem::Error::NoItemsFound => {
-            content(KEY, path, "holds no private key in PEM form".to_owned())
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
+        if matches!(error, pem::Error::NoItemsFound) {
+            return content(KEY, path, "holds no private key in PEM form".to_owned());
         }
-        other => content(KEY, path, other.to_string()),
+        content(KEY, path, error.to_string())
     })
 }
 

@@ -231,8 +231,12 @@ fn write_secret(folder: &Path, name: &str, content: &str) {
 }
 
 fn load(folder: &Path, credentials: &str) -> Result<Config, Problems> {
+    ops::config::load(&write(folder, credentials))
+}
+
+fn write(folder: &Path, credentials: &str) -> PathBuf {
     let path = folder.join("turn.toml");
     let text = format!("relay-addresses = [\"203.0.113.10\"]\n[credentials]\n{credentials}");
     fs::write(&path, text).unwrap();
-    ops::config::load(&path)
+    path
 }

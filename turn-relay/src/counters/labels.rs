@@ -226,13 +226,14 @@ impl From<DropReason> for Dropped {
 impl Dropped {
     /// The rate limit behind the reason, if it is one.
     pub(crate) fn limiter(self) -> Option<Limiter> {
-        match self {
-            Self::AnswerLimited => Some(Limiter::Answers),
-            Self::SignatureLimited => Some(Limiter::Signatures),
-            Self::SilentPeer => Some(Limiter::SilentPeers),
-            Self::Bandwidth => Some(Limiter::Bandwidth),
-            _ => None,
-        }
+        let limiters = [
+            (Self::AnswerLimited, Limiter::Answers),
+            (Self::SignatureLimited, Limiter::Signatures),
+            (Self::SilentPeer, Limiter::SilentPeers),
+            (Self::Bandwidth, Limiter::Bandwidth),
+        ];
+        let found = limiters.into_iter().find(|(reason, _)| *reason == self);
+        found.map(|(_, limiter)| limiter)
     }
 }
 

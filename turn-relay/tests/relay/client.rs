@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
 
 use stun_wire::attribute::{
     ChannelNumberAttribute, Data, ErrorCode, EvenPort, Lifetime, Nonce, Realm,
@@ -367,18 +366,5 @@ impl Peer {
         let (len, from) = self.0.recv_from(&mut buffer).expect("a datagram");
         buffer.truncate(len);
         (from, buffer)
-    }
-
-    /// Nothing has come, and nothing comes in a moment.
-    pub(crate) fn expect_silence(&self) {
-        self.0
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .unwrap();
-        let mut buffer = [0; 2048];
-        assert!(
-            self.0.recv_from(&mut buffer).is_err(),
-            "an unexpected datagram"
-        );
-        self.0.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 }

@@ -119,10 +119,20 @@ impl TestRelay {
     }
 }
 
+/// The value of a sample, its labels in whatever order.
 pub(crate) fn value(text: &str, sample: &str) -> Option<f64> {
-    let is_it = |line: &&str| {
-        line.rsplit_once(' ')
-            .is_some_and(|(name, _)| name == sample)
-    };
-    text.lines().find(is_it)?.rsplit_once(' ')?.1.parse().ok()
+    let wanted = parts(sample);
+    let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+    let (_, value) = samples
+        .into_iter()
+        .find(|(name, _)| parts(name) == wanted)?;
+    value.parse().ok()
+}
+
+/// The family and the sorted labels of a sample.
+fn parts(sample: &str) -> (&str, Vec<&str>) {
+    let (family, labels) = sample.split_once('{').unwrap_or((sample, ""));
+    let mut labels: Vec<&str> = labels.trim_end_matches('}').split(',').collect();
+    labels.sort_unstable();
+    (family, labels)
 }

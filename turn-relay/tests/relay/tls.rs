@@ -120,6 +120,36 @@ fn a_bad_certificate_is_a_start_error_that_names_key_and_file() {
     );
 }
 
+#[test]
+fn a_changed_certificate_is_served_and_running_connections_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, old) = tls_config(folder.path());
+    let files = config.tls.clone().unwrap();
+    let relay = start(config);
+    let addr = relay.addr(Scheme::Tls, V4);
+    let mut running = Client::stream(tls(addr, &old, b"stun.turn"));
+    running.allocate();
+    let reloads =
+        |outcome| format!("rallypoint_tls_certificate_reloads_total{{outcome=\"{outcome}\"}}");
+
+    // Broken: refused, and the old one stays.
+    fs::write(&files.certificate, "half a file").unwrap();
+    relay.wait_until(&reloads("refused"), |n| n >= 1.0);
+    assert_eq!(
+        Client::stream(tls(addr, &old, b"stun.turn"))
+            .binding()
+            .error,
+        None
+    );
+
+    let (_, new) = tls_config(folder.path());
+    relay.wait_until(&reloads("served"), |n| n >= 1.0);
+    let mut stream = tls(addr, &new, b"stun.turn");
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    assert_eq!(Client::stream(stream).binding().error, None);
+    assert_eq!(running.refresh(600).error, None);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_key_that_everybody_can_read_is_refused() {

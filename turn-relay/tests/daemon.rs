@@ -1,0 +1,408 @@
+//! The `rallypoint-turn` process: its command line, its end, its metrics, and coturn's client.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on ends there"
+)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_rallypoint-turn");
+
+/// Far beyond what the slowest machine needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn config_default_prints_a_file_that_names_every_section() {
+    let output = run(&["config", "default"]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for section in [
+        "[credentials]",
+        "[peers]",
+        "[quota]",
+        "[lifetime]",
+        "[protocol]",
+        "[admin]",
+    ] {
+        assert!(text.contains(section), "{section}");
+    }
+}
+
+#[test]
+fn version_is_printed() {
+    let output = run(&["--version"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn config_check_names_every_fault_and_exits_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turn.toml");
+    fs::write(
+        &path,
+        "realm = 7\nlisten = [\"udp://nowhere\"]\nrelay-adresses = []\n",
+    )
+    .unwrap();
+    let output = run(&["config", "check", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8(output.stderr).unwrap();
+    for fault in [
+        "realm",
+        "listen[0]",
+        "relay-adresses",
+        "relay-addresses",
+        "credentials",
+    ] {
+        assert!(text.contains(fault), "{fault} is missing in:\n{text}");
+    }
+    // The same faults keep it from starting.
+    let output = run(&["--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+
+    fs::write(&path, config(1, "", "")).unwrap();
+    assert!(
+        run(&["config", "check", path.to_str().unwrap()])
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn a_missing_certificate_exits_78_and_names_key_and_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turn.toml");
+    let tls = "[tls]\ncertificate = \"no-certificate.pem\"\nkey = \"no-key.pem\"\n";
+    fs::write(&path, config(1, "\"tls://127.0.0.1:0\"", tls)).unwrap();
+    let output = run(&["--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(78));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains("tls.certificate") && text.contains("no-certificate.pem"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_port_in_use_ends_the_start_and_names_the_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turn.toml");
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    fs::write(&path, config(1, &format!("\"udp://{addr}\""), "")).unwrap();
+    let output = run(&["--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        text.contains(&addr.to_string()) && text.contains("in use"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_process_serves_reports_and_ends_on_sigterm() {
+    let mut daemon = Daemon::start("");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let binding = [&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42][..], &[9; 12]].concat();
+    client.send_to(&binding, daemon.turn).unwrap();
+    let mut answer = [0; 100];
+    let len = client.recv(&mut answer).unwrap();
+    assert_eq!(
+        (&answer[..2], len),
+        (&[1, 1][..], 32),
+        "a success of 32 bytes"
+    );
+
+    assert!(daemon.get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(daemon.get("/readyz").starts_with("HTTP/1.1 200"));
+    let metrics = daemon.get("/metrics");
+    for name in [
+        "rallypoint_build_info{",
+        "rallypoint_ready 1",
+        "rallypoint_draining 0",
+        "process_open_fds",
+        "rallypoint_turn_requests_total{method=\"binding\",transport=\"udp\"} 1",
+    ] {
+        assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");
+    }
+    check_with_promtool(&metrics);
+
+    let status = daemon.terminate();
+    assert_eq!(status.code(), Some(0));
+    let log = daemon.log();
+    assert!(
+        log.contains("test-user"),
+        "the test user is not warned about:\n{log}"
+    );
+    assert!(log.contains("listening on udp://"), "{log}");
+}
+
+#[test]
+fn coturns_client_loses_nothing_over_udp_and_tcp() {
+    let tools = ["turnutils_uclient", "turnutils_peer"];
+    if let Some(missing) = tools.into_iter().find(|tool| !is_installed(tool)) {
+        skip(&format!(
+            "{missing} is not installed (Debian package coturn)"
+        ));
+        return;
+    }
+    // Its bandwidth is its own business: it sends faster than a game.
+    let daemon = Daemon::start("[protocol]\nrfc5766-channels = true\n");
+    let peer_port = free_port();
+    let peer = Command::new("turnutils_peer")
+        .args(["-L", "127.0.0.1", "-p", &peer_port.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _peer = KillOnDrop(peer);
+    for flags in [
+        &["-m", "3"][..],
+        &["-m", "3", "-s"],
+        &["-t", "-m", "2"],
+        &["-y", "-m", "2"],
+    ] {
+        let output = Command::new("turnutils_uclient")
+            .args([
+                "-u",
+                "tester",
+                "-w",
+                "a password for tests",
+                "-n",
+                "50",
+                "-l",
+                "171",
+                "-c",
+            ])
+            .args(["-e", "127.0.0.1", "-r", &peer_port.to_string()])
+            .args(["-p", &daemon.turn.port().to_string(), "-X"])
+            .args(flags)
+            .arg("127.0.0.1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        let lost = text
+            .lines()
+            .rev()
+            .find(|line| line.contains("Total lost packets"));
+        let lost = lost.unwrap_or_else(|| panic!("{flags:?}: no result in:\n{text}"));
+        assert!(
+            lost.contains("Total lost packets 0 (0.000000%)"),
+            "{flags:?}: {lost}\n{text}"
+        );
+    }
+}
+
+/// A running process; killed when dropped.
+struct Daemon {
+    child: Child,
+    turn: SocketAddr,
+    admin: SocketAddr,
+    log: PathBuf,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    fn start(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (turn, admin) = (free_port(), free_port());
+        let path = folder.path().join("turn.toml");
+        fs::write(
+            &path,
+            config(
+                turn,
+                "",
+                &format!("{more}[admin]\nlisten = \"127.0.0.1:{admin}\"\n"),
+            ),
+        )
+        .unwrap();
+        let log = folder.path().join("log");
+        let child = Command::new(BINARY)
+            .arg("--config")
+            .arg(&path)
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let on = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let daemon = Self {
+            child,
+            turn: on(turn),
+            admin: on(admin),
+            log,
+            _folder: folder,
+        };
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    fn wait_until_ready(&self) {
+        let mut waited = Duration::ZERO;
+        while !self
+            .try_get("/readyz")
+            .is_some_and(|text| text.starts_with("HTTP/1.1 200"))
+        {
+            assert!(waited < PATIENCE, "not ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+            waited += Duration::from_millis(20);
+        }
+    }
+
+    fn try_get(&self, page: &str) -> Option<String> {
+        let mut socket = TcpStream::connect(self.admin).ok()?;
+        socket.set_read_timeout(Some(PATIENCE)).ok()?;
+        write!(
+            socket,
+            "GET {page} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    fn get(&self, page: &str) -> String {
+        self.try_get(page)
+            .unwrap_or_else(|| panic!("{page}:\n{}", self.log()))
+    }
+
+    fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(waited < PATIENCE, "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+            waited += Duration::from_millis(20);
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct KillOnDrop(Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A relay on loopback; `listen` goes into the list beside UDP and TCP on `port`.
+fn config(port: u16, listen: &str, more: &str) -> String {
+    format!(
+        r#"
+listen = ["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}", {listen}]
+relay-addresses = ["127.0.0.1"]
+threads = 2
+[[test-user]]
+name = "tester"
+password = "a password for tests"
+[peers]
+allow-loopback-for-tests = true
+{more}"#
+    )
+}
+
+/// A port that is free over UDP and TCP at this moment.
+fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).output().unwrap()
+}
+
+fn is_installed(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder: PathBuf| is_file(&folder.join(tool)))
+}
+
+fn is_file(path: &Path) -> bool {
+    path.is_file()
+}
+
+/// Says that something is not tested; a failure where everything is asked for.
+fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("RALLYPOINT_TEST_ALL").is_none(),
+        "not tested: {reason}"
+    );
+    eprintln!("skipped: {reason}");
+}
+
+fn check_with_promtool(response: &str) {
+    if !is_installed("promtool") {
+        skip("promtool is not installed (Debian package prometheus)");
+        return;
+    }
+    let (_, metrics) = response.split_once("\r\n\r\n").unwrap();
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(dechunked(metrics).as_bytes())
+        .unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(!text.contains("rallypoint_turn"), "{text}");
+}
+
+/// A body without the lengths of chunked encoding, if it has them.
+fn dechunked(body: &str) -> String {
+    let is_length = |line: &str| {
+        !line.is_empty() && line.len() <= 6 && line.chars().all(|c| c.is_ascii_hexdigit())
+    };
+    let lines = BufReader::new(body.as_bytes())
+        .lines()
+        .map_while(Result::ok);
+    lines
+        .filter(|line| !is_length(line))
+        .map(|line| line + "\n")
+        .collect()
+}
