@@ -1,7 +1,7 @@
 //! Time-limited TURN credentials: minted by the signaling server, verified by the relay.
 //!
-//! The two share a secret and no state. A credential is a username that says until when and for whom
-//! it is good, `expiry:keyid:subject`, and the HMAC of that username as password. Any issuer of the
+//! The two share a secret and no state. A credential is a username that says until when and for
+//! whom it is good, `expiry:keyid:subject`, and the HMAC of that username as password. Any issuer of the
 //! common REST form (draft-uberti-behave-turn-rest), `expiry:subject`, is understood too.
 //!
 //! ```

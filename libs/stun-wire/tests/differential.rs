@@ -231,12 +231,11 @@ fn excuse(them: Them, ours: ParseError, bytes: &[u8]) -> Option<&'static str> {
             if signature_is_followed_by_another_attribute(bytes) =>
         {
             Some(
-                "`stun-types` stops at the first attribute behind a signature and leaves the rest unread; ours \
-                  must tile the message to its end",
+                "`stun-types` leaves unread what is behind an unsigned attribute; ours tile it all",
             )
         }
         (_, ParseError::IntegrityLength) => Some(
-            "RFC 8489 sections 14.5 and 14.6: no signature has that length; the others find out when they verify",
+            "RFC 8489 sections 14.5, 14.6: no signature has that length; the others verify later",
         ),
         _ => None,
     }

@@ -150,7 +150,10 @@ proptest! {
     }
 
     #[test]
-    fn garbage_behind_a_header_never_panics(body in vec(any::<u8>(), 0..50), tx in transaction_id()) {
+    fn garbage_behind_a_header_never_panics(
+        body in vec(any::<u8>(), 0..50),
+        tx in transaction_id(),
+    ) {
         // Words that are mostly small, so that lengths are often plausible.
         let body: Vec<u8> = body.iter().flat_map(|byte| [0, byte & 0x3F, 0, byte >> 4]).collect();
         let mut bytes = Vec::new();
