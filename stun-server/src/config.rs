@@ -229,6 +229,12 @@ mod tests {
     }
 
     #[test]
+    fn there_has_to_be_something_to_listen_on() {
+        let faults = Config::from_toml("listen = []").unwrap_err().to_string();
+        assert_eq!(faults, "configuration:1: listen: nothing to listen on");
+    }
+
+    #[test]
     fn every_fault_is_named_at_once() {
         let text = "listen = ['tls://0.0.0.0:5349', 'udp://localhost:3478']\nthreads = 1000\n\
                     receive-buffer = '1B'\n[limits]\nburst = 0\nexempt = ['10.9.0.1/16']\nanswers = 1\n\
@@ -239,7 +245,6 @@ mod tests {
         let expected = [
             "listen[0]",
             "listen[1]",
-            "listen",
             "threads",
             "receive-buffer",
             "limits.burst",

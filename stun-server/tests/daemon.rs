@@ -24,7 +24,6 @@ fn a_faulty_file_ends_in_78_with_every_fault_named() {
         let said = String::from_utf8(output.stderr).unwrap();
         let name = file.display();
         let expected = [
-            format!("{name}:1: listen: nothing to listen on"),
             format!("{name}:1: listen[0]: `upd://0.0.0.0:3478`: unknown scheme `upd`"),
             format!("{name}:2: thread: unknown key; did you mean `threads`?"),
             format!("{name}:4: limits.burst: 0 is out of range"),

@@ -159,7 +159,8 @@ impl<'d> Section<'d> {
         Some(array.iter().enumerate().filter_map(convert).collect())
     }
 
-    /// The listeners under `key`: URLs of the allowed schemes, none of them twice.
+    /// The listeners under `key`: URLs of the allowed schemes, none of them twice; `None` when `key` is
+    /// absent or nothing in it is right.
     pub fn listen_urls(&mut self, key: &'static str, allowed: &[Scheme]) -> Option<Vec<ListenUrl>> {
         let raw = self.find(key)?;
         let DeValue::Array(array) = raw.get_ref() else {
@@ -180,7 +181,8 @@ impl<'d> Section<'d> {
                 Err(reason) => self.report_at(path, raw, &format!("`{text}`: {reason}")),
             }
         }
-        Some(urls)
+        let all_at_fault = urls.is_empty() && !array.is_empty();
+        (!all_at_fault).then_some(urls)
     }
 
     /// A table whose keys are values too, such as `{ "10.0.0.5" = "203.0.113.10" }`.
@@ -388,13 +390,11 @@ impl Document<'_> {
     }
 }
 
-/// The known key that `name` was probably meant to be: at most two edits away.
+/// The known key that `name` was probably meant to be: at most two edits away, and most of it right.
 fn nearest<'k>(name: &str, known: &BTreeSet<&'k str>) -> Option<&'k str> {
     let distances = known.iter().map(|key| (edit_distance(name, key), *key));
-    distances
-        .filter(|(distance, _)| *distance <= 2)
-        .min()
-        .map(|(_, key)| key)
+    let close = distances.filter(|(distance, _)| *distance <= 2 && *distance * 2 < name.len());
+    close.min().map(|(_, key)| key)
 }
 
 /// Levenshtein distance of two short keys, row by row.

@@ -169,6 +169,14 @@ fn several_syntax_errors_are_named_at_once_beside_other_faults() {
 }
 
 #[test]
+fn only_a_likely_key_is_suggested() {
+    let suggestion = |key: &str| faults(&format!("realm = 'x'\n{key} = 1"));
+    assert!(suggestion("tread").ends_with("did you mean `threads`?"));
+    assert!(suggestion("relm").ends_with("did you mean `realm`?"));
+    assert!(suggestion("foo").ends_with("foo: unknown key"));
+}
+
+#[test]
 fn a_listener_may_not_be_listed_twice() {
     let text = "realm = 'x'\nlisten = ['udp://[::]:1', 'tcp://[::]:1', 'udp://[::]:1']";
     assert_eq!(
