@@ -118,7 +118,7 @@ fn world(allocations: usize) -> (World, Vec<Flow>) {
         .map(|n| {
             let mut player = Player::alice(&format!("198.18.{}.{}:5000", n / 250, n % 250));
             let relayed = RelayAddr(quiet(&mut world, &mut player, &harness::allocate()).relayed());
-            let peer = SocketAddr::from(([20, 30, (n / 250) as u8, (n % 250) as u8], 6_000));
+            let peer = harness::addr(&format!("20.30.{}.{}:6000", n / 250, n % 250));
             quiet(
                 &mut world,
                 &mut player,
@@ -156,7 +156,8 @@ fn quiet(world: &mut World, player: &mut Player, ask: &Ask) -> harness::Reply {
         player.nonce = harness::Reply::parse(&reply).nonce;
     }
     let request = player.sign(ask);
-    exchange(world, player, &request, world.now)
+    let now = world.now;
+    exchange(world, player, &request, now)
 }
 
 fn exchange(world: &mut World, player: &Player, request: &[u8], now: Now) -> harness::Reply {
@@ -193,7 +194,8 @@ fn handshake() {
                 .fingerprint()
                 .unsigned(TransactionId([2; 12]));
             let start = Instant::now();
-            let challenge = exchange(&mut world, &player, &hello, world.now);
+            let now = world.now;
+            let challenge = exchange(&mut world, &player, &hello, now);
             spent += start.elapsed();
             player.nonce = challenge.nonce;
             for ask in [

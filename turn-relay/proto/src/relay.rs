@@ -8,30 +8,28 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stun_wire::attribute::Icmp;
-use stun_wire::{AttributeType, Class, Message, Method, error_code};
 
-use crate::auth::{Authenticator, Circumstances, Refusal};
-use crate::clock::{Clock, Tick};
+use crate::auth::Authenticator;
+use crate::clock::Clock;
 use crate::config::RelayConfig;
-use crate::counters::{Counters, RequestMethod};
+use crate::counters::Counters;
 use crate::data;
 use crate::demux::{Kind, classify};
 use crate::hash::HashKey;
-use crate::limits::{Limiter, Unproven};
+use crate::limits::Limiter;
 use crate::peers::PeerPolicy;
 use crate::ports::Ports;
 use crate::quota::{Holdings, UserId};
-use crate::request::{
-    Request, allocate, binding, channel_bind, create_permission, known_attributes, refresh,
-    split_proof,
-};
-use crate::respond::{Answer, Challenge, Envelope, Reject};
-use crate::tables::{AllocationId, Channel, Tables};
+use crate::request::allocate;
+use crate::tables::{AllocationId, Tables};
 use crate::timers::{TimerId, Timers};
 use crate::verdict::{
-    DropReason, EndReason, Event, Family, Forward, Now, Path, Reason, RelayAddr, SocketOutcome,
-    Traffic, Verdict,
+    DropReason, EndReason, Event, Forward, Now, Path, Reason, RelayAddr, SocketOutcome, Traffic,
+    Verdict,
 };
+
+mod answer;
+mod ending;
 
 /// One TURN relay (of a shard): see the crate's front page for the contract.
 pub struct Relay {
@@ -401,343 +399,11 @@ impl Relay {
         let used = live + open_wants + self.reservations.len() + self.wanted.len();
         assert_eq!(self.ports.in_use(), used, "ports");
     }
-
-    fn handle_stun(
-        &mut self,
-        now: Now,
-        tick: Tick,
-        path: Path,
-        input: &[u8],
-        reply: &mut Vec<u8>,
-    ) -> Verdict {
-        let Ok(message) = Message::parse(input) else {
-            return Verdict::Dropped(DropReason::Malformed);
-        };
-        match (message.class(), message.method()) {
-            (Class::Request, _) => self.handle_request(now, tick, path, &message, reply),
-            (Class::Indication, Method::SEND) => {
-                forward(data::from_indication(self, tick, &path, &message))
-            }
-            (Class::Indication, Method::BINDING) => Verdict::Absorbed, // a keepalive
-            // Answers are never answered: no loop between two servers can start.
-            (Class::Indication | Class::Success | Class::Error, _) => {
-                Verdict::Dropped(DropReason::NotARequest)
-            }
-        }
-    }
-
-    fn handle_request(
-        &mut self,
-        now: Now,
-        tick: Tick,
-        path: Path,
-        message: &Message<'_>,
-        reply: &mut Vec<u8>,
-    ) -> Verdict {
-        // RFC 8489 §6.3: a method that is not known is silently discarded.
-        let Some(method) = RequestMethod::of(message.method()) else {
-            return Verdict::Dropped(DropReason::UnknownMethod);
-        };
-        self.counters.count_request(method, path.transport);
-        self.end_due(tick);
-        if method == RequestMethod::Binding {
-            return binding::handle(self, tick, path, message, reply);
-        }
-        let mut envelope = Envelope {
-            method,
-            transaction: message.transaction_id(),
-            signer: None,
-            fingerprint: message.has_fingerprint(),
-        };
-        let circumstances = Circumstances {
-            now,
-            tick,
-            path: &path,
-            owns_allocation: self.tables.find_client(&path).is_some(),
-            expiry_counts: expiry_counts(method, message),
-        };
-        match self
-            .auth
-            .authenticate(&circumstances, message, &mut self.limiter)
-        {
-            Ok(proof) => {
-                let user = split_proof(proof, &mut envelope);
-                let request = Request {
-                    tick,
-                    path,
-                    message: *message,
-                    user: &user,
-                    envelope: &envelope,
-                };
-                let result = self.act(&request);
-                self.respond(path, &envelope, result, reply)
-            }
-            Err(Refusal::Drop(reason)) => Verdict::Dropped(reason),
-            Err(Refusal::Say { code, why, signer }) => {
-                self.counters.count_auth_failure(why);
-                envelope.signer = signer;
-                self.refuse(&circumstances, message, &mut envelope, code, reply)
-            }
-        }
-    }
-
-    /// The authenticated part. RFC 8489 §6.3: unknown attributes are looked for after
-    /// authentication, so the 420 is signed.
-    fn act(&mut self, request: &Request<'_>) -> Result<Answer, Reject> {
-        let unknown = request
-            .message
-            .unknown_required(known_attributes(&self.config.protocol));
-        if !unknown.is_empty() {
-            return Err(Reject::unknown(unknown));
-        }
-        match request.envelope.method {
-            RequestMethod::Binding => Ok(Answer::Mapped(request.path.remote)),
-            RequestMethod::Allocate => allocate::handle(self, request),
-            RequestMethod::Refresh => refresh::handle(self, request),
-            RequestMethod::CreatePermission => create_permission::handle(self, request),
-            RequestMethod::ChannelBind => channel_bind::handle(self, request),
-        }
-    }
-
-    /// Answers an unproven request: within its rate, and within three times its length.
-    fn refuse(
-        &mut self,
-        at: &Circumstances<'_>,
-        message: &Message<'_>,
-        envelope: &mut Envelope,
-        code: u16,
-        reply: &mut Vec<u8>,
-    ) -> Verdict {
-        let path = *at.path;
-        // A handshake or an allocation has proven that the source is there.
-        let proven = path.transport.is_stream() || at.owns_allocation || envelope.signer.is_some();
-        if !proven
-            && !self
-                .limiter
-                .admit(at.tick, Unproven::Challenge, path.remote.ip())
-        {
-            return Verdict::Dropped(DropReason::AnswerLimited);
-        }
-        if code == error_code::BAD_REQUEST {
-            return self.respond(path, envelope, Err(Reject::bare(code)), reply);
-        }
-        let room = if proven {
-            usize::MAX
-        } else {
-            message.as_bytes().len() * 3
-        };
-        let list = Some(self.auth.algorithms());
-        let list = list.filter(|_| Challenge::len(self.auth.realm(), list) <= room);
-        let len = Challenge::len(self.auth.realm(), list);
-        if len > room {
-            // Too short to be challenged: what else is wrong with it is true as well.
-            let bare = match envelope.method {
-                RequestMethod::Allocate | RequestMethod::Binding => error_code::BAD_REQUEST,
-                RequestMethod::Refresh
-                | RequestMethod::CreatePermission
-                | RequestMethod::ChannelBind => error_code::ALLOCATION_MISMATCH,
-            };
-            envelope.fingerprint = false;
-            return self.respond(path, envelope, Err(Reject::bare(bare)), reply);
-        }
-        envelope.fingerprint &= len.saturating_add(Envelope::FINGERPRINT_LEN) <= room;
-        let nonce = self.auth.nonce(at.tick, &path, list.is_some());
-        let realm = self.auth.realm();
-        let challenge = Challenge {
-            code,
-            realm,
-            nonce: &nonce,
-            algorithms: list,
-        };
-        envelope.challenge(reply, &challenge);
-        self.counters.count_error(envelope.method, code);
-        Verdict::Reply { path }
-    }
-
-    /// Writes and counts a response.
-    pub(crate) fn respond(
-        &mut self,
-        path: Path,
-        envelope: &Envelope,
-        result: Result<Answer, Reject>,
-        reply: &mut Vec<u8>,
-    ) -> Verdict {
-        match result {
-            Ok(Answer::Later) => return Verdict::Absorbed,
-            Ok(answer) => {
-                envelope.success(reply, &answer);
-                self.counters.count_success(envelope.method);
-            }
-            Err(reject) => {
-                envelope.reject(reply, &reject);
-                self.counters.count_error(envelope.method, reject.code);
-            }
-        }
-        Verdict::Reply { path }
-    }
-
-    /// Writes and counts a response that leaves by `poll_transmit`. There are as many as pending
-    /// allocations at most.
-    pub(crate) fn respond_later(
-        &mut self,
-        path: Path,
-        envelope: &Envelope,
-        result: Result<Answer, Reject>,
-    ) {
-        let mut bytes = Vec::new();
-        if let Verdict::Reply { path } = self.respond(path, envelope, result, &mut bytes) {
-            self.outbox.push_back((path, bytes));
-        }
-    }
-
-    /// Ends everything whose time has come.
-    fn end_due(&mut self, tick: Tick) {
-        while let Some(due) = self.timers.due(tick) {
-            match due {
-                Due::Reservation(token) => self.end_reservation(token),
-                Due::Allocation(id) => self.end_due_of(id, tick),
-            }
-        }
-    }
-
-    fn end_due_of(&mut self, id: AllocationId, tick: Tick) {
-        let Some(allocation) = self.tables.get(id) else {
-            return;
-        };
-        if allocation.pending.is_some() {
-            allocate::abandon(
-                self,
-                id,
-                Some(Reject::bare(error_code::INSUFFICIENT_CAPACITY)),
-            );
-            return;
-        }
-        if allocation.expires() <= tick {
-            self.end(id, tick, EndReason::Expired);
-            return;
-        }
-        for family in [Family::V4, Family::V6] {
-            let side = self
-                .tables
-                .get(id)
-                .and_then(|a| *a.sides.get(family as usize)?);
-            if side.is_some_and(|side| side.expires <= tick) {
-                self.end_side(id, family);
-            }
-        }
-        let freed = self.tables.expire(id, tick);
-        self.report_freed(id, freed);
-        self.rearm(id);
-    }
-
-    fn end_reservation(&mut self, token: [u8; 8]) {
-        let Some(held) = self.reservations.remove(&token) else {
-            return;
-        };
-        self.timers.remove(held.timer);
-        self.holdings.release(held.user);
-        self.free_socket(held.addr);
-    }
-
-    /// Ends an allocation with all it has: nothing of it is left when this returns.
-    pub(crate) fn end(&mut self, id: AllocationId, tick: Tick, reason: EndReason) {
-        if self
-            .tables
-            .get(id)
-            .is_some_and(|allocation| allocation.pending.is_some())
-        {
-            allocate::abandon(self, id, None);
-            return;
-        }
-        let freed = self.tables.retain(id, |_| false);
-        self.report_freed(id, freed);
-        let Some(allocation) = self.tables.remove(id) else {
-            return;
-        };
-        self.timers.remove(allocation.timer);
-        self.holdings.release(allocation.user);
-        self.holdings.release_address(allocation.client.remote.ip());
-        let relayed = allocation.relayed();
-        for addr in relayed.into_iter().flatten() {
-            self.free_socket(addr);
-        }
-        self.events.push_back(Event::AllocationEnded {
-            client: allocation.client,
-            relayed,
-            reason,
-            duration: tick.since(allocation.created),
-            traffic: allocation.traffic,
-        });
-    }
-
-    /// Ends one family of a dual allocation; the other lives on.
-    pub(crate) fn end_side(&mut self, id: AllocationId, family: Family) {
-        let Some(client) = self.tables.get(id).map(|allocation| allocation.client) else {
-            return;
-        };
-        let Some((side, freed)) = self.tables.remove_side(id, family) else {
-            return;
-        };
-        for channel in freed {
-            self.events
-                .push_back(channel_freed(client, side.relayed, &channel));
-        }
-        self.free_socket(side.relayed);
-        self.rearm(id);
-    }
-
-    fn free_socket(&mut self, addr: RelayAddr) {
-        self.ports.give_back(addr);
-        self.events.push_back(Event::SocketFreed { addr });
-    }
-
-    fn report_freed(&mut self, id: AllocationId, freed: Vec<Channel>) {
-        let Some(allocation) = self.tables.get(id) else {
-            return;
-        };
-        let (client, relayed) = (allocation.client, allocation.relayed());
-        for channel in freed {
-            let side = relayed.get(Family::of(channel.peer.ip()) as usize);
-            if let Some(Some(relayed)) = side {
-                self.events
-                    .push_back(channel_freed(client, *relayed, &channel));
-            }
-        }
-    }
-
-    /// Moves an allocation's deadline to what ends next in it.
-    pub(crate) fn rearm(&mut self, id: AllocationId) {
-        let deadline = self.tables.deadline(id);
-        if let Some((allocation, (at, reason))) = self.tables.get(id).zip(deadline) {
-            self.timers.set(allocation.timer, at, reason);
-        }
-    }
 }
 
 fn forward(result: Result<Forward, DropReason>) -> Verdict {
     match result {
         Ok(forward) => Verdict::Forward(forward),
         Err(reason) => Verdict::Dropped(reason),
-    }
-}
-
-fn channel_freed(client: Path, relayed: RelayAddr, channel: &Channel) -> Event {
-    Event::ChannelFreed {
-        client,
-        relayed,
-        peer: channel.peer,
-        channel: channel.number,
-    }
-}
-
-/// An expired credential makes nothing and prolongs nothing; what lives may still be used, and ended
-/// by Refresh with lifetime 0.
-fn expiry_counts(method: RequestMethod, message: &Message<'_>) -> bool {
-    match method {
-        RequestMethod::Allocate => true,
-        RequestMethod::Refresh => message.raw(AttributeType::LIFETIME) != Some(&[0; 4]),
-        RequestMethod::Binding | RequestMethod::CreatePermission | RequestMethod::ChannelBind => {
-            false
-        }
     }
 }

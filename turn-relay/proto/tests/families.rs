@@ -16,7 +16,7 @@ fn only(ip: &str) -> World {
     World::with(|config| {
         config
             .relay_addresses
-            .retain(|address| address.bind.to_string() == ip)
+            .retain(|address| address.bind.to_string() == ip);
     })
 }
 

@@ -7,7 +7,10 @@
     missing_docs,
     unreachable_pub,
     unused_imports,
-    reason = "a test library: each binary uses its part"
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_enum_variant,
+    reason = "a test library: each binary uses its part, and a panic is how it says no"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,14 +93,14 @@ impl Got {
     /// The bytes that go out, and where to.
     pub fn forwarded(self) -> (Path, Vec<u8>) {
         match self {
-            Got::Forwarded { path, bytes, .. } => (path, bytes),
+            Self::Forwarded { path, bytes, .. } => (path, bytes),
             other => panic!("not forwarded: {other:?}"),
         }
     }
 
     pub fn reply(self) -> Reply {
         match self {
-            Got::Reply(bytes) => Reply::parse(&bytes),
+            Self::Reply(bytes) => Reply::parse(&bytes),
             other => panic!("no reply: {other:?}"),
         }
     }

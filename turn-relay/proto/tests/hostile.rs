@@ -49,7 +49,7 @@ fn garbage_is_dropped_by_its_kind() {
 #[test]
 fn every_truncation_of_a_good_request_is_dropped_or_refused() {
     let mut world = World::with(|config| {
-        config.limits.exempt = vec!["198.51.100.0/24".parse().expect("a prefix")]
+        config.limits.exempt = vec!["198.51.100.0/24".parse().expect("a prefix")];
     });
     let mut alice = Player::alice("198.51.100.7:5000");
     alice.greet(&mut world);

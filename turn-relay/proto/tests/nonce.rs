@@ -66,7 +66,7 @@ fn nonce_of_another_client_is_worth_nothing() {
 fn altered_and_foreign_nonces_are_never_accepted() {
     // security.md F1: 0 of 87.
     let mut world = World::with(|config| {
-        config.limits.exempt = vec!["198.51.100.0/24".parse().expect("a prefix")]
+        config.limits.exempt = vec!["198.51.100.0/24".parse().expect("a prefix")];
     });
     let mut alice = Player::alice("198.51.100.7:5000");
     alice.greet(&mut world);

@@ -475,7 +475,7 @@ const EDGES: &[u128] = &[
 /// Global unicast, outside every block that is not: prefix arithmetic on 128 bits.
 fn oracle_v6(bits: u128) -> bool {
     let within = |network: u128, len: u32| (bits ^ network) >> (128 - len) == 0;
-    let isatap = (bits >> 32) as u32 & 0xfdff_ffff == 0x5efe;
+    let isatap = (bits >> 32) & 0xfdff_ffff == 0x5efe;
     within(0x2000 << 112, 3)
         && !within(0x2001 << 112, 23)
         && !within(0x2001_0db8 << 96, 32)

@@ -269,7 +269,7 @@ impl Game {
         assert_eq!(forward.hairpin, open(path.remote) && !allowed);
     }
 
-    fn check(&mut self) {
+    fn check(&self) {
         self.world.relay.assert_consistent();
         let tally = &self.world.tally;
         let dropped: u64 = tally.dropped.values().sum();

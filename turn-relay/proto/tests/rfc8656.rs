@@ -2,6 +2,11 @@
 //!
 //! `cargo test -p turn-relay-proto --test rfc8656 allocate::` runs one of them.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names the case it is about"
+)]
+
 mod harness;
 
 mod allocate;

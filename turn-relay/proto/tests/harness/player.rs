@@ -172,7 +172,7 @@ impl Player {
     }
 
     /// Channel data.
-    pub fn send_channel(&mut self, world: &mut World, number: u16, data: &[u8]) -> Got {
+    pub fn send_channel(&self, world: &mut World, number: u16, data: &[u8]) -> Got {
         let mut bytes = number.to_be_bytes().to_vec();
         bytes.extend_from_slice(&u16::try_from(data.len()).expect("short").to_be_bytes());
         bytes.extend_from_slice(data);

@@ -1,0 +1,218 @@
+//! From a STUN message to its answer: class and method, then credentials, then the request itself.
+
+use stun_wire::{AttributeType, Class, Message, Method, error_code};
+
+use super::{Relay, forward};
+use crate::auth::{Circumstances, Refusal};
+use crate::clock::Tick;
+use crate::counters::RequestMethod;
+use crate::data;
+use crate::limits::Unproven;
+use crate::request::{
+    Request, allocate, binding, channel_bind, create_permission, known_attributes, refresh,
+    split_proof,
+};
+use crate::respond::{Answer, Challenge, Envelope, Reject};
+use crate::verdict::{DropReason, Now, Path, Verdict};
+
+impl Relay {
+    pub(super) fn handle_stun(
+        &mut self,
+        now: Now,
+        tick: Tick,
+        path: Path,
+        input: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Verdict {
+        let Ok(message) = Message::parse(input) else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        match (message.class(), message.method()) {
+            (Class::Request, _) => self.handle_request(now, tick, path, &message, reply),
+            (Class::Indication, Method::SEND) => {
+                forward(data::from_indication(self, tick, &path, &message))
+            }
+            (Class::Indication, Method::BINDING) => Verdict::Absorbed, // a keepalive
+            // Answers are never answered: no loop between two servers can start.
+            (Class::Indication | Class::Success | Class::Error, _) => {
+                Verdict::Dropped(DropReason::NotARequest)
+            }
+        }
+    }
+
+    fn handle_request(
+        &mut self,
+        now: Now,
+        tick: Tick,
+        path: Path,
+        message: &Message<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Verdict {
+        // RFC 8489 §6.3: a method that is not known is silently discarded.
+        let Some(method) = RequestMethod::of(message.method()) else {
+            return Verdict::Dropped(DropReason::UnknownMethod);
+        };
+        self.counters.count_request(method, path.transport);
+        self.end_due(tick);
+        if method == RequestMethod::Binding {
+            return binding::handle(self, tick, path, message, reply);
+        }
+        let mut envelope = Envelope {
+            method,
+            transaction: message.transaction_id(),
+            signer: None,
+            fingerprint: message.has_fingerprint(),
+        };
+        let circumstances = Circumstances {
+            now,
+            tick,
+            path: &path,
+            owns_allocation: self.tables.find_client(&path).is_some(),
+            expiry_counts: expiry_counts(method, message),
+        };
+        match self
+            .auth
+            .authenticate(&circumstances, message, &mut self.limiter)
+        {
+            Ok(proof) => {
+                let user = split_proof(proof, &mut envelope);
+                let request = Request {
+                    tick,
+                    path,
+                    message: *message,
+                    user: &user,
+                    envelope: &envelope,
+                };
+                let result = self.act(&request);
+                self.respond(path, &envelope, result, reply)
+            }
+            Err(Refusal::Drop(reason)) => Verdict::Dropped(reason),
+            Err(Refusal::Say { code, why, signer }) => {
+                self.counters.count_auth_failure(why);
+                envelope.signer = signer;
+                self.refuse(&circumstances, message, &mut envelope, code, reply)
+            }
+        }
+    }
+
+    /// The authenticated part. RFC 8489 §6.3: unknown attributes are looked for after
+    /// authentication, so the 420 is signed.
+    fn act(&mut self, request: &Request<'_>) -> Result<Answer, Reject> {
+        let unknown = request
+            .message
+            .unknown_required(known_attributes(&self.config.protocol));
+        if !unknown.is_empty() {
+            return Err(Reject::unknown(unknown));
+        }
+        match request.envelope.method {
+            RequestMethod::Binding => Ok(Answer::Mapped(request.path.remote)),
+            RequestMethod::Allocate => allocate::handle(self, request),
+            RequestMethod::Refresh => refresh::handle(self, request),
+            RequestMethod::CreatePermission => create_permission::handle(self, request),
+            RequestMethod::ChannelBind => channel_bind::handle(self, request),
+        }
+    }
+
+    /// Answers an unproven request: within its rate, and within three times its length.
+    fn refuse(
+        &mut self,
+        at: &Circumstances<'_>,
+        message: &Message<'_>,
+        envelope: &mut Envelope,
+        code: u16,
+        reply: &mut Vec<u8>,
+    ) -> Verdict {
+        let path = *at.path;
+        // A handshake or an allocation has proven that the source is there.
+        let proven = path.transport.is_stream() || at.owns_allocation || envelope.signer.is_some();
+        if !proven
+            && !self
+                .limiter
+                .admit(at.tick, Unproven::Challenge, path.remote.ip())
+        {
+            return Verdict::Dropped(DropReason::AnswerLimited);
+        }
+        if code == error_code::BAD_REQUEST {
+            return self.respond(path, envelope, Err(Reject::bare(code)), reply);
+        }
+        let room = if proven {
+            usize::MAX
+        } else {
+            message.as_bytes().len() * 3
+        };
+        let list = Some(self.auth.algorithms());
+        let list = list.filter(|_| Challenge::len(self.auth.realm(), list) <= room);
+        let len = Challenge::len(self.auth.realm(), list);
+        if len > room {
+            // Too short to be challenged: what else is wrong with it is true as well.
+            let bare = match envelope.method {
+                RequestMethod::Allocate | RequestMethod::Binding => error_code::BAD_REQUEST,
+                RequestMethod::Refresh
+                | RequestMethod::CreatePermission
+                | RequestMethod::ChannelBind => error_code::ALLOCATION_MISMATCH,
+            };
+            envelope.fingerprint = false;
+            return self.respond(path, envelope, Err(Reject::bare(bare)), reply);
+        }
+        envelope.fingerprint &= len.saturating_add(Envelope::FINGERPRINT_LEN) <= room;
+        let nonce = self.auth.nonce(at.tick, &path, list.is_some());
+        let realm = self.auth.realm();
+        let challenge = Challenge {
+            code,
+            realm,
+            nonce: &nonce,
+            algorithms: list,
+        };
+        envelope.challenge(reply, &challenge);
+        self.counters.count_error(envelope.method, code);
+        Verdict::Reply { path }
+    }
+
+    /// Writes and counts a response.
+    pub(crate) fn respond(
+        &mut self,
+        path: Path,
+        envelope: &Envelope,
+        result: Result<Answer, Reject>,
+        reply: &mut Vec<u8>,
+    ) -> Verdict {
+        match result {
+            Ok(Answer::Later) => return Verdict::Absorbed,
+            Ok(answer) => {
+                envelope.success(reply, &answer);
+                self.counters.count_success(envelope.method);
+            }
+            Err(reject) => {
+                envelope.reject(reply, &reject);
+                self.counters.count_error(envelope.method, reject.code);
+            }
+        }
+        Verdict::Reply { path }
+    }
+
+    /// Writes and counts a response that leaves by `poll_transmit`. There are as many as pending
+    /// allocations at most.
+    pub(crate) fn respond_later(
+        &mut self,
+        path: Path,
+        envelope: &Envelope,
+        result: Result<Answer, Reject>,
+    ) {
+        let mut bytes = Vec::new();
+        if let Verdict::Reply { path } = self.respond(path, envelope, result, &mut bytes) {
+            self.outbox.push_back((path, bytes));
+        }
+    }
+}
+
+/// An expired credential makes nothing and prolongs nothing; what lives may still be used, and ended
+/// by Refresh with lifetime 0.
+fn expiry_counts(method: RequestMethod, message: &Message<'_>) -> bool {
+    match method {
+        RequestMethod::Allocate => true,
+        RequestMethod::Refresh => message.raw(AttributeType::LIFETIME) != Some(&[0; 4]),
+        RequestMethod::Binding | RequestMethod::CreatePermission | RequestMethod::ChannelBind => {
+            false
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! How things end: by time, by request, by disconnect, by the operator. Nothing of them is left when
+//! a call returns, and the shell hears of every socket and channel.
+
+use stun_wire::error_code;
+
+use super::{Due, Relay};
+use crate::clock::Tick;
+use crate::request::allocate;
+use crate::respond::Reject;
+use crate::tables::{AllocationId, Channel};
+use crate::verdict::{EndReason, Event, Family, Path, RelayAddr};
+
+impl Relay {
+    /// Ends everything whose time has come.
+    pub(super) fn end_due(&mut self, tick: Tick) {
+        while let Some(due) = self.timers.due(tick) {
+            match due {
+                Due::Reservation(token) => self.end_reservation(token),
+                Due::Allocation(id) => self.end_due_of(id, tick),
+            }
+        }
+    }
+
+    fn end_due_of(&mut self, id: AllocationId, tick: Tick) {
+        let Some(allocation) = self.tables.get(id) else {
+            return;
+        };
+        if allocation.pending.is_some() {
+            allocate::abandon(
+                self,
+                id,
+                Some(Reject::bare(error_code::INSUFFICIENT_CAPACITY)),
+            );
+            return;
+        }
+        if allocation.expires() <= tick {
+            self.end(id, tick, EndReason::Expired);
+            return;
+        }
+        for family in [Family::V4, Family::V6] {
+            let side = self
+                .tables
+                .get(id)
+                .and_then(|a| *a.sides.get(family as usize)?);
+            if side.is_some_and(|side| side.expires <= tick) {
+                self.end_side(id, family);
+            }
+        }
+        let freed = self.tables.expire(id, tick);
+        self.report_freed(id, freed);
+        self.rearm(id);
+    }
+
+    pub(super) fn end_reservation(&mut self, token: [u8; 8]) {
+        let Some(held) = self.reservations.remove(&token) else {
+            return;
+        };
+        self.timers.remove(held.timer);
+        self.holdings.release(held.user);
+        self.free_socket(held.addr);
+    }
+
+    /// Ends an allocation with all it has: nothing of it is left when this returns.
+    pub(crate) fn end(&mut self, id: AllocationId, tick: Tick, reason: EndReason) {
+        if self
+            .tables
+            .get(id)
+            .is_some_and(|allocation| allocation.pending.is_some())
+        {
+            allocate::abandon(self, id, None);
+            return;
+        }
+        let freed = self.tables.retain(id, |_| false);
+        self.report_freed(id, freed);
+        let Some(allocation) = self.tables.remove(id) else {
+            return;
+        };
+        self.timers.remove(allocation.timer);
+        self.holdings.release(allocation.user);
+        self.holdings.release_address(allocation.client.remote.ip());
+        let relayed = allocation.relayed();
+        for addr in relayed.into_iter().flatten() {
+            self.free_socket(addr);
+        }
+        self.events.push_back(Event::AllocationEnded {
+            client: allocation.client,
+            relayed,
+            reason,
+            duration: tick.since(allocation.created),
+            traffic: allocation.traffic,
+        });
+    }
+
+    /// Ends one family of a dual allocation; the other lives on.
+    pub(crate) fn end_side(&mut self, id: AllocationId, family: Family) {
+        let Some(client) = self.tables.get(id).map(|allocation| allocation.client) else {
+            return;
+        };
+        let Some((side, freed)) = self.tables.remove_side(id, family) else {
+            return;
+        };
+        for channel in freed {
+            self.events
+                .push_back(channel_freed(client, side.relayed, &channel));
+        }
+        self.free_socket(side.relayed);
+        self.rearm(id);
+    }
+
+    fn free_socket(&mut self, addr: RelayAddr) {
+        self.ports.give_back(addr);
+        self.events.push_back(Event::SocketFreed { addr });
+    }
+
+    pub(super) fn report_freed(&mut self, id: AllocationId, freed: Vec<Channel>) {
+        let Some(allocation) = self.tables.get(id) else {
+            return;
+        };
+        let (client, relayed) = (allocation.client, allocation.relayed());
+        for channel in freed {
+            let side = relayed.get(Family::of(channel.peer.ip()) as usize);
+            if let Some(Some(relayed)) = side {
+                self.events
+                    .push_back(channel_freed(client, *relayed, &channel));
+            }
+        }
+    }
+
+    /// Moves an allocation's deadline to what ends next in it.
+    pub(crate) fn rearm(&mut self, id: AllocationId) {
+        let deadline = self.tables.deadline(id);
+        if let Some((allocation, (at, reason))) = self.tables.get(id).zip(deadline) {
+            self.timers.set(allocation.timer, at, reason);
+        }
+    }
+}
+
+fn channel_freed(client: Path, relayed: RelayAddr, channel: &Channel) -> Event {
+    Event::ChannelFreed {
+        client,
+        relayed,
+        peer: channel.peer,
+        channel: channel.number,
+    }
+}
