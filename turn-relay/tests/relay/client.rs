@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use stun_wire::attribute::{
-    ChannelNumberAttribute, Data, ErrorCode, EvenPort, Lifetime, Nonce, Realm,
+    ChannelNumberAttribute, Data, DontFragment, ErrorCode, EvenPort, Lifetime, Nonce, Realm,
     RequestedAddressFamily, RequestedTransport, Username, XorMappedAddress, XorPeerAddress,
     XorRelayedAddress,
 };
@@ -301,12 +301,23 @@ impl Client {
     }
 
     pub(crate) fn send_indication(&mut self, peer: SocketAddr, payload: &[u8]) {
+        self.indicate(peer, payload, false);
+    }
+
+    /// With DONT-FRAGMENT (RFC 8656 §11.2).
+    pub(crate) fn send_whole(&mut self, peer: SocketAddr, payload: &[u8]) {
+        self.indicate(peer, payload, true);
+    }
+
+    fn indicate(&mut self, peer: SocketAddr, payload: &[u8], dont_fragment: bool) {
         let tx = self.next_transaction();
         let mut out = Vec::new();
         let mut writer = MessageWriter::new(&mut out, Class::Indication, Method::SEND, tx);
-        writer
-            .attribute(&XorPeerAddress(peer))
-            .attribute(&Data(payload));
+        writer.attribute(&XorPeerAddress(peer));
+        if dont_fragment {
+            writer.attribute(&DontFragment);
+        }
+        writer.attribute(&Data(payload));
         writer.finish();
         self.send_raw(&out);
     }

@@ -10,6 +10,7 @@
 
 mod bounds;
 mod client;
+mod daemon;
 mod harness;
 mod metrics;
 mod start;

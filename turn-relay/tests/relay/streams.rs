@@ -104,8 +104,8 @@ fn another_protocol_is_cut_off() {
 #[test]
 fn slow_and_idle_connections_are_cut_off() {
     let streams = StreamLimits {
-        first_message: Duration::from_millis(300),
-        idle: Duration::from_millis(300),
+        first_message: Duration::from_secs(2),
+        idle: Duration::from_secs(2),
         ..StreamLimits::default()
     };
     let relay = start(turn_relay::Config {

@@ -155,6 +155,31 @@ fn even_port_with_reservation_is_granted() {
 }
 
 #[test]
+fn dont_fragment_is_obeyed_and_keeps_the_order() {
+    let relay = start(config());
+    let mut client = Client::udp(relay.udp());
+    let peer = Peer::new(V4);
+    let relayed = client.allocate();
+    client.bind_channel(peer.addr(), 0x4000);
+    // Whoever has answered is sent more than a few packets a second.
+    peer.send(relayed, b"here");
+    assert_eq!(
+        client.receive(),
+        FromPeer::Channel(0x4000, b"here".to_vec())
+    );
+    for round in 0..10_u8 {
+        client.send_channel(0x4000, &[round, 1]);
+        client.send_whole(peer.addr(), &[round, 2]);
+        client.send_channel(0x4000, &[round, 3]);
+    }
+    for round in 0..10_u8 {
+        for part in 1..=3 {
+            assert_eq!(peer.receive(), (relayed, vec![round, part]));
+        }
+    }
+}
+
+#[test]
 fn a_wildcard_listener_answers_from_the_address_asked() {
     let mut config = config();
     config.peers.allow_loopback_for_tests = false;

@@ -1,12 +1,5 @@
 //! The `rallypoint-turn` process: its command line, its end, its metrics, and coturn's client.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test that cannot go on ends there"
-)]
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -16,10 +9,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_rallypoint-turn");
+use crate::client::{Client, FromPeer, Peer};
+use crate::harness::{PASSWORD, PATIENCE, USER, V4, value};
 
-/// Far beyond what the slowest machine needs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const BINARY: &str = env!("CARGO_BIN_EXE_rallypoint-turn");
 
 #[test]
 fn config_default_prints_a_file_that_names_every_section() {
@@ -70,7 +63,7 @@ fn config_check_names_every_fault_and_exits_78() {
     let output = run(&["--config", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(78));
 
-    fs::write(&path, config(1, "", "")).unwrap();
+    fs::write(&path, config(2, 1, "", "")).unwrap();
     assert!(
         run(&["config", "check", path.to_str().unwrap()])
             .status
@@ -83,7 +76,7 @@ fn a_missing_certificate_exits_78_and_names_key_and_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("turn.toml");
     let tls = "[tls]\ncertificate = \"no-certificate.pem\"\nkey = \"no-key.pem\"\n";
-    fs::write(&path, config(1, "\"tls://127.0.0.1:0\"", tls)).unwrap();
+    fs::write(&path, config(2, 1, "\"tls://127.0.0.1:0\"", tls)).unwrap();
     let output = run(&["--config", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(78));
     let text = String::from_utf8_lossy(&output.stderr);
@@ -99,7 +92,7 @@ fn a_port_in_use_ends_the_start_and_names_the_address() {
     let path = folder.path().join("turn.toml");
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    fs::write(&path, config(1, &format!("\"udp://{addr}\""), "")).unwrap();
+    fs::write(&path, config(2, 1, &format!("\"udp://{addr}\""), "")).unwrap();
     let output = run(&["--config", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
@@ -149,6 +142,74 @@ fn the_process_serves_reports_and_ends_on_sigterm() {
 }
 
 #[test]
+fn descriptors_run_out_and_come_back_and_a_flow_never_notices() {
+    let daemon = Daemon::start_with(
+        1,
+        "[quota]\nallocations-per-user = 100\n",
+        "ulimit -n 60; exec \"$0\" \"$@\"",
+    );
+    let mut flow = Client::udp(daemon.turn);
+    let peer = Peer::new(V4);
+    let relayed = flow.allocate();
+    flow.bind_channel(peer.addr(), 0x4000);
+    let mut holders = Vec::new();
+    let refusal = loop {
+        let mut client = Client::udp(daemon.turn);
+        match client.try_allocate().error {
+            None => holders.push(client),
+            Some(code) => break code,
+        }
+        assert!(holders.len() < 60, "60 descriptors do for 60 allocations");
+    };
+    assert_eq!(refusal, 508);
+    // Connections wait in the system's queue meanwhile.
+    let mut waiting: Vec<Client> = (0..3).map(|_| Client::tcp(daemon.turn)).collect();
+    for round in 0..100_u8 {
+        flow.send_channel(0x4000, &[round; 40]);
+        assert_eq!(peer.receive(), (relayed, vec![round; 40]));
+        peer.send(relayed, &[round; 30]);
+        assert_eq!(flow.receive(), FromPeer::Channel(0x4000, vec![round; 30]));
+    }
+    for client in holders.iter_mut().take(8) {
+        assert_eq!(client.refresh(0).error, None);
+    }
+    for client in &mut waiting {
+        assert_eq!(client.binding().error, None);
+    }
+    Client::udp(daemon.turn).allocate();
+    let metrics = daemon.get("/metrics");
+    let count = |sample| value(&metrics, sample).unwrap();
+    assert!(count("rallypoint_turn_socket_errors_total{operation=\"accept\"}") > 0.0);
+    assert!(count("rallypoint_turn_connections_refused_total{reason=\"resources\"}") > 0.0);
+    assert!(count("rallypoint_turn_relay_sockets_total{outcome=\"failed\"}") > 0.0);
+    let lines = daemon.log().lines().count();
+    assert!(lines < 20, "{lines} lines of log");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_system_drops_is_counted() {
+    let daemon = Daemon::start("");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    daemon.signal("-STOP");
+    // More than the longest queue that a system gives without being asked.
+    for _ in 0..8000 {
+        client.send_to(&[0xFF; 1400], daemon.turn).unwrap();
+    }
+    daemon.signal("-CONT");
+    let family = "rallypoint_udp_receive_queue_dropped_total";
+    let sample = format!("{family}{{listener=\"udp://{}\"}}", daemon.turn);
+    let mut waited = Duration::ZERO;
+    // The count comes with the next datagram that finds room.
+    while value(&daemon.get("/metrics"), &sample).unwrap() == 0.0 {
+        assert!(waited < PATIENCE, "nothing was dropped, or not counted");
+        client.send_to(&[0xFF; 100], daemon.turn).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        waited += Duration::from_millis(20);
+    }
+}
+
+#[test]
 fn coturns_client_loses_nothing_over_udp_and_tcp() {
     let tools = ["turnutils_uclient", "turnutils_peer"];
     if let Some(missing) = tools.into_iter().find(|tool| !is_installed(tool)) {
@@ -157,7 +218,6 @@ fn coturns_client_loses_nothing_over_udp_and_tcp() {
         ));
         return;
     }
-    // Its bandwidth is its own business: it sends faster than a game.
     let daemon = Daemon::start("[protocol]\nrfc5766-channels = true\n");
     let peer_port = free_port();
     let peer = Command::new("turnutils_peer")
@@ -174,17 +234,8 @@ fn coturns_client_loses_nothing_over_udp_and_tcp() {
         &["-y", "-m", "2"],
     ] {
         let output = Command::new("turnutils_uclient")
-            .args([
-                "-u",
-                "tester",
-                "-w",
-                "a password for tests",
-                "-n",
-                "50",
-                "-l",
-                "171",
-                "-c",
-            ])
+            .args(["-u", USER, "-w", PASSWORD])
+            .args(["-n", "30", "-l", "171", "-c"])
             .args(["-e", "127.0.0.1", "-r", &peer_port.to_string()])
             .args(["-p", &daemon.turn.port().to_string(), "-X"])
             .args(flags)
@@ -216,12 +267,18 @@ struct Daemon {
 
 impl Daemon {
     fn start(more: &str) -> Self {
+        Self::start_with(2, more, "exec \"$0\" \"$@\"")
+    }
+
+    /// Starts it by a line of shell.
+    fn start_with(threads: usize, more: &str, shell: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (turn, admin) = (free_port(), free_port());
         let path = folder.path().join("turn.toml");
         fs::write(
             &path,
             config(
+                threads,
                 turn,
                 "",
                 &format!("{more}[admin]\nlisten = \"127.0.0.1:{admin}\"\n"),
@@ -229,8 +286,8 @@ impl Daemon {
         )
         .unwrap();
         let log = folder.path().join("log");
-        let child = Command::new(BINARY)
-            .arg("--config")
+        let child = Command::new("sh")
+            .args(["-c", shell, BINARY, "--config"])
             .arg(&path)
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
@@ -278,14 +335,7 @@ impl Daemon {
     }
 
     fn terminate(&mut self) -> std::process::ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.signal("-TERM");
         let mut waited = Duration::ZERO;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -295,6 +345,12 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(20));
             waited += Duration::from_millis(20);
         }
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args([signal, &pid]).status();
+        assert!(kill.unwrap().success());
     }
 
     fn log(&self) -> String {
@@ -318,16 +374,16 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// A relay on loopback; `listen` goes into the list beside UDP and TCP on `port`.
-fn config(port: u16, listen: &str, more: &str) -> String {
+/// A relay on loopback with so many shards; `listen` goes into the list beside UDP and TCP on `port`.
+fn config(threads: usize, port: u16, listen: &str, more: &str) -> String {
     format!(
         r#"
 listen = ["udp://127.0.0.1:{port}", "tcp://127.0.0.1:{port}", {listen}]
 relay-addresses = ["127.0.0.1"]
-threads = 2
+threads = {threads}
 [[test-user]]
-name = "tester"
-password = "a password for tests"
+name = "{USER}"
+password = "{PASSWORD}"
 [peers]
 allow-loopback-for-tests = true
 {more}"#
