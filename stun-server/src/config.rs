@@ -229,6 +229,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_the_deploy_guide_is_right() {
+        let guide = include_str!("../../deploy/README.md");
+        let (_, block) = guide.split_once("```toml\n# rallypoint-stun\n").unwrap();
+        let (text, _) = block.split_once("```").unwrap();
+        assert_eq!(Config::from_toml(text), Ok(Config::default()));
+    }
+
+    #[test]
     fn there_has_to_be_something_to_listen_on() {
         let faults = Config::from_toml("listen = []").unwrap_err().to_string();
         assert_eq!(faults, "configuration:1: listen: nothing to listen on");

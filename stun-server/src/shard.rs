@@ -14,8 +14,10 @@ use crate::server::WAKE;
 
 /// The longest message that is looked at. RFC 8489 section 6.1 keeps requests within a path's MTU.
 pub(crate) const MAX_MESSAGE: usize = 2048;
-/// How long a shard rests when the system fails to poll or receive, so that it cannot spin.
+/// How long a shard rests when the system fails again and again, so that it cannot spin.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Failures in a row before that. One may be an ICMP error that a stranger caused: it must cost no time.
+const FAILURES: u32 = 64;
 
 /// A socket of this shard.
 #[derive(Debug)]
@@ -46,6 +48,7 @@ pub(crate) struct Shard {
     received: RecvBatch,
     replies: SendBatch,
     reply: Vec<u8>,
+    failures: u32,
 }
 
 impl Shard {
@@ -67,6 +70,7 @@ impl Shard {
             received: RecvBatch::new(MAX_BATCH, MAX_MESSAGE),
             replies: SendBatch::new(),
             reply: Vec::new(),
+            failures: 0,
         })
     }
 
@@ -98,11 +102,17 @@ impl Shard {
                 continue;
             }
             match listener.socket.recv_batch(&mut self.received) {
-                Ok(count) => listener.is_ready = count >= self.received.capacity(),
+                Ok(count) => {
+                    listener.is_ready = count >= self.received.capacity();
+                    self.failures = 0;
+                }
                 Err(error) => {
                     // It stays ready: what is queued behind the error would not be told of again.
                     tracing::debug!(%error, "receive");
-                    std::thread::sleep(PAUSE);
+                    self.failures = self.failures.wrapping_add(1);
+                    if self.failures.is_multiple_of(FAILURES) {
+                        std::thread::sleep(PAUSE);
+                    }
                     continue;
                 }
             }
