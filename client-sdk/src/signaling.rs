@@ -179,15 +179,11 @@ async fn dial(target: &Target) -> Result<Box<dyn Stream>, String> {
 }
 
 fn handshake_fault(error: &WsError) -> String {
-    match error {
-        WsError::Http(response) => {
-            format!(
-                "it answered HTTP {} instead of a WebSocket",
-                response.status()
-            )
-        }
-        other => format!("the WebSocket handshake failed: {other}"),
+    if let WsError::Http(response) = error {
+        let status = response.status();
+        return format!("it answered HTTP {status} instead of a WebSocket");
     }
+    format!("the WebSocket handshake failed: {error}")
 }
 
 /// Carries messages both ways until one side ends it.
@@ -244,36 +240,47 @@ async fn take(
         if let Some(seq) = message.seq {
             session.last_seq = session.last_seq.max(seq);
         }
-        let told = match message.body {
-            ServerBody::Welcome(welcome) => {
-                let again = session.welcome.replace(welcome.clone()).is_some();
-                if !again {
-                    let join = ClientBody::LobbyJoin(target.join.clone());
-                    send(socket, Some(JOIN_ID), None, join)
-                        .await
-                        .map_err(Ended::Lost)?;
-                } else if welcome.lobby.is_none() {
-                    let reason = "it no longer knows this session: the room is gone".to_owned();
-                    let url = target.url.to_string();
-                    return Err(Ended::Refused(ConnectError::Signaling { url, reason }));
-                }
-                FromServer::Welcome(welcome)
-            }
-            ServerBody::Error(error) if !session.joined => {
-                return Err(Ended::Refused(ConnectError::Refused {
-                    code: error.code.as_str().to_owned(),
-                    message: error.message,
-                    retry_after: error.retry_after_ms.map(Duration::from_millis),
-                }));
-            }
-            body => {
-                session.joined |= matches!(body, ServerBody::LobbyJoined(_));
-                FromServer::Message(body)
-            }
+        if let ServerBody::Error(error) = &message.body
+            && !session.joined
+        {
+            return Err(Ended::Refused(ConnectError::Refused {
+                code: error.code.as_str().to_owned(),
+                message: error.message.clone(),
+                retry_after: error.retry_after_ms.map(Duration::from_millis),
+            }));
+        }
+        session.joined |= matches!(message.body, ServerBody::LobbyJoined(_));
+        let told = if let ServerBody::Welcome(welcome) = message.body {
+            greeted(target, session, socket, &welcome).await?;
+            FromServer::Welcome(welcome)
+        } else {
+            FromServer::Message(message.body)
         };
         if incoming.send(told).await.is_err() {
             return Err(Ended::ByUs);
         }
+    }
+    Ok(())
+}
+
+/// The first welcome is followed by the join; a later one must still know the room.
+async fn greeted(
+    target: &Target,
+    session: &mut Session,
+    socket: &mut Socket,
+    welcome: &Welcome,
+) -> Result<(), Ended> {
+    let again = session.welcome.replace(welcome.clone()).is_some();
+    if !again {
+        let join = ClientBody::LobbyJoin(target.join.clone());
+        return send(socket, Some(JOIN_ID), None, join)
+            .await
+            .map_err(Ended::Lost);
+    }
+    if welcome.lobby.is_none() {
+        let reason = "it no longer knows this session: the room is gone".to_owned();
+        let url = target.url.to_string();
+        return Err(Ended::Refused(ConnectError::Signaling { url, reason }));
     }
     Ok(())
 }

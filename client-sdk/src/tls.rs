@@ -34,7 +34,9 @@ impl Connector {
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-            .expect("ring has both versions")
+            .map_err(|error| ConfigError::System {
+                reason: error.to_string(),
+            })?
             .with_root_certificates(roots)
             .with_no_client_auth();
         let mut turn = config.clone();

@@ -172,10 +172,10 @@ impl Link {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if let Some((_, connection)) = &mut self.connection {
-            if connection.poll_timeout().is_some_and(|due| due <= now) {
-                connection.handle_timeout(now);
-            }
+        if let Some((_, connection)) = &mut self.connection
+            && connection.poll_timeout().is_some_and(|due| due <= now)
+        {
+            connection.handle_timeout(now);
         }
         self.drive(now);
     }
@@ -204,10 +204,10 @@ impl Link {
 
     /// The path below has changed: what QUIC learnt of the old one no longer holds.
     pub(crate) fn path_changed(&mut self, now: Instant) {
-        if let Some((_, connection)) = &mut self.connection {
-            if self.connected {
-                connection.path_changed(now);
-            }
+        if let Some((_, connection)) = &mut self.connection
+            && self.connected
+        {
+            connection.path_changed(now);
         }
     }
 
@@ -517,7 +517,17 @@ fn end_of(reason: &ConnectionError, connected: bool) -> LinkEnd {
             LinkEnd::Left
         }
         ConnectionError::TimedOut | ConnectionError::Reset => LinkEnd::Silent,
-        _ if !connected => LinkEnd::Handshake,
-        _ => LinkEnd::Protocol,
+        ConnectionError::ApplicationClosed(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::TransportError(_)
+        | ConnectionError::VersionMismatch
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => {
+            if connected {
+                LinkEnd::Protocol
+            } else {
+                LinkEnd::Handshake
+            }
+        }
     }
 }

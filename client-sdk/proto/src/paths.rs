@@ -144,15 +144,12 @@ impl PathDiary {
     pub fn summary(&self) -> String {
         let has =
             |test: fn(&DiaryEvent) -> bool| self.entries.iter().any(|entry| test(&entry.what));
-        let chosen = self
-            .entries
-            .iter()
-            .rev()
-            .find_map(|entry| match &entry.what {
-                DiaryEvent::Chosen(path) => Some(path),
-                _ => None,
-            });
-        if let Some(path) = chosen {
+        let chosen = |entry: &&DiaryEntry| matches!(entry.what, DiaryEvent::Chosen(_));
+        if let Some(DiaryEntry {
+            what: DiaryEvent::Chosen(path),
+            ..
+        }) = self.entries.iter().rev().find(chosen)
+        {
             return format!("The path in use was {path}.");
         }
         if !has(|event| matches!(event, DiaryEvent::DescriptionTaken)) {

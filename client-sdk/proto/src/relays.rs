@@ -114,7 +114,7 @@ struct Relay {
 enum State {
     Idle,
     Connecting(StreamId),
-    Running(Carrier, Client),
+    Running(Carrier, Box<Client>),
     Failed,
 }
 
@@ -235,13 +235,14 @@ impl Relays {
         else {
             return;
         };
-        if relay.channels.len() < MAX_CHANNELS && !relay.channels.contains(&peer) {
-            if let State::Running(_, client) = &mut relay.state {
-                // An existing or recently expired channel is no fault: indications carry the data meanwhile.
-                if client.bind_channel(TransportType::Udp, peer, time).is_ok() {
-                    relay.channels.push(peer);
-                }
-            }
+        if relay.channels.len() < MAX_CHANNELS
+            && !relay.channels.contains(&peer)
+            // Not over streams: turn-client-proto neither pads ChannelData there (RFC 8656 §12.5) nor skips the padding.
+            && let State::Running(Carrier::Socket(_), client) = &mut relay.state
+            // An existing or recently expired channel is no fault: indications carry the data meanwhile.
+            && client.bind_channel(TransportType::Udp, peer, time).is_ok()
+        {
+            relay.channels.push(peer);
         }
         self.drive(now);
     }
@@ -313,7 +314,8 @@ impl Relays {
         for relay in &mut self.relays {
             if matches!(relay.state, State::Connecting(own) if own == stream) {
                 let client = TurnClientTcp::allocate(local, relay.server.address, relay.config());
-                relay.state = State::Running(Carrier::Stream(stream), Client::Tcp(client));
+                relay.state =
+                    State::Running(Carrier::Stream(stream), Box::new(Client::Tcp(client)));
             }
         }
         self.drive(now);
@@ -396,7 +398,7 @@ impl Relays {
             return;
         };
         let client = TurnClientUdp::allocate(local, server, relay.config());
-        relay.state = State::Running(Carrier::Socket(socket), Client::Udp(client));
+        relay.state = State::Running(Carrier::Socket(socket), Box::new(Client::Udp(client)));
     }
 
     fn start_streams(&mut self) {

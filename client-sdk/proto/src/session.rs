@@ -343,7 +343,7 @@ impl Session {
         match mode {
             Mode::Unreliable => link.send_unreliable(channel, message)?,
             Mode::ReliableOrdered => {
-                link.send_reliable(channel, Bytes::copy_from_slice(message))?
+                link.send_reliable(channel, Bytes::copy_from_slice(message))?;
             }
         }
         self.pump_link(now);

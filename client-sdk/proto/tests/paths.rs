@@ -1,5 +1,12 @@
 //! A path that dies is left, and taken again when it has come back.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests may panic, and tell the one event of interest from all others"
+)]
+
 #[path = "common/world.rs"]
 #[allow(dead_code, reason = "each story uses its part of the world")]
 mod world;
