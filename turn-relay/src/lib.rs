@@ -3,7 +3,8 @@
 //! [`Server::bind`] opens every listener and starts one shard for each core; a shard owns its
 //! sockets, its slice of the relay ports and its machine, and shares nothing that a packet touches.
 //!
-//! Follow a packet: `shard.rs` (the only loop) → the machine → `sockets.rs` or `streams.rs`.
+//! Follow a packet: `shard.rs` (the only loop) → the machine → `outward.rs` → `sockets.rs` or
+//! `streams.rs`.
 #![forbid(unsafe_code)]
 
 mod certificates;
@@ -11,9 +12,11 @@ mod config;
 mod connections;
 mod counters;
 mod frame;
+mod outward;
 mod server;
 mod shard;
 mod sockets;
+mod source;
 mod stream;
 mod streams;
 mod tls;

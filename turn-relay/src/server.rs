@@ -17,8 +17,9 @@ use crate::certificates::{self, Certificates, Watch};
 use crate::config::{Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ShardCounters};
-use crate::shard::{Command, Parts, Shard, WAKER};
+use crate::shard::{Command, Parts, Shard};
 use crate::sockets::{LISTENER_QUEUE, Sockets};
+use crate::source::WAKER;
 use crate::streams::Streams;
 use crate::tls::TlsError;
 

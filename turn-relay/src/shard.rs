@@ -10,14 +10,14 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll};
 use net_io::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
-use turn_relay_proto::{
-    Direction, Event, Forward, Now, Path, Relay, SocketOutcome, Transport, Verdict,
-};
+use turn_relay_proto::{Event, Now, Path, Relay, SocketOutcome, Transport, Verdict};
 
 use crate::counters::{Bound, Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
-use crate::sockets::{Departure, SocketKey, Sockets};
+use crate::outward::Outward;
+use crate::sockets::{SocketKey, Sockets};
+use crate::source::Source;
 use crate::stream::{Buffers, Kind};
 use crate::streams::Streams;
 
@@ -62,56 +62,11 @@ pub(crate) struct Shard {
     is_stopping: bool,
 }
 
-/// The ways out of a shard, and the counts of what goes them.
-struct Outward {
-    sockets: Sockets,
-    streams: Streams,
-    counters: ShardCounters,
-}
-
 /// A TCP or TLS listener.
 struct TcpAccept {
     listener: TcpListener,
     transport: Transport,
     is_ready: bool,
-}
-
-/// Something that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Commands,
-    Socket(SocketKey),
-    Accept(usize),
-    Stream(usize),
-}
-
-/// The token of the waker, which tells of commands.
-pub(crate) const WAKER: Token = Token(0);
-
-impl Source {
-    const KINDS: usize = 5;
-
-    fn token(self) -> Token {
-        let (kind, index) = match self {
-            Self::Commands => (0, 0),
-            Self::Socket(SocketKey::Listener(index)) => (1, index),
-            Self::Socket(SocketKey::Relay(index)) => (2, index),
-            Self::Accept(index) => (3, index),
-            Self::Stream(index) => (4, index),
-        };
-        Token(index * Self::KINDS + kind)
-    }
-
-    fn of(token: Token) -> Self {
-        let index = token.0 / Self::KINDS;
-        match token.0 % Self::KINDS {
-            1 => Self::Socket(SocketKey::Listener(index)),
-            2 => Self::Socket(SocketKey::Relay(index)),
-            3 => Self::Accept(index),
-            4 => Self::Stream(index),
-            _ => Self::Commands,
-        }
-    }
 }
 
 /// What a shard is made of.
@@ -543,71 +498,6 @@ impl Shard {
     }
 }
 
-impl Outward {
-    /// Does what the verdict says with `input`, and counts it.
-    fn act(&mut self, side: Side, verdict: &Verdict, input: &[u8], reply: &[u8]) {
-        match verdict {
-            Verdict::Forward(forward) => {
-                self.counters.traffic.forwarded(side, forward);
-                self.forward(forward, input);
-            }
-            Verdict::Reply { path } => {
-                self.counters.traffic.replied(side);
-                self.send_to_client(*path, &[reply], Kind::Reply);
-            }
-            Verdict::Absorbed => self.counters.traffic.absorbed(side),
-            Verdict::Dropped(reason) => self.counters.traffic.dropped(side, *reason),
-        }
-    }
-
-    fn forward(&mut self, forward: &Forward, input: &[u8]) {
-        // The machine names a range of the input it was given.
-        let payload = input.get(forward.payload.clone()).unwrap_or_default();
-        let padding = [0; 3];
-        let padding = padding
-            .get(..usize::from(forward.padding))
-            .unwrap_or_default();
-        let parts = [forward.header.as_bytes(), payload, padding];
-        match forward.direction {
-            Direction::ToPeer => {
-                let Path {
-                    local: from,
-                    remote: to,
-                    ..
-                } = forward.path;
-                let dont_fragment = forward.dont_fragment;
-                let departure = Departure {
-                    from,
-                    to,
-                    parts: &parts,
-                    dont_fragment,
-                };
-                self.sockets.push_to_peer(&departure, &self.counters);
-            }
-            Direction::ToClient => self.send_to_client(forward.path, &parts, Kind::Data),
-        }
-    }
-
-    fn send_to_client(&mut self, path: Path, parts: &[&[u8]], kind: Kind) {
-        if path.transport.is_stream() {
-            self.streams.push(path, parts, kind, &self.counters);
-        } else {
-            let Path {
-                local: from,
-                remote: to,
-                ..
-            } = path;
-            let departure = Departure {
-                from,
-                to,
-                parts,
-                dont_fragment: false,
-            };
-            self.sockets.push_to_client(&departure, &self.counters);
-        }
-    }
-}
-
 fn bound_label(outcome: SocketOutcome) -> Bound {
     match outcome {
         SocketOutcome::Opened => Bound::Opened,
@@ -630,24 +520,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn read_clocks() -> Now {
     let (mono, unix) = clock::now();
     Now { mono, unix }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_name_their_sources() {
-        let sources = [
-            Source::Commands,
-            Source::Socket(SocketKey::Listener(3)),
-            Source::Socket(SocketKey::Relay(16_383)),
-            Source::Accept(1),
-            Source::Stream(8191),
-        ];
-        for source in sources {
-            assert_eq!(Source::of(source.token()), source);
-        }
-        assert_eq!(Source::Commands.token(), WAKER);
-    }
 }
