@@ -180,10 +180,27 @@ impl Meeting {
                 Ok((on.bytes >= WINDOW && off.bytes <= WINDOW / 10).then_some(()))
             },
         )
-        .with_context(|| match self.lab.core().traffic() {
-            Ok(traffic) => format!("at the core:\n{traffic}"),
+        .with_context(|| self.diagnosis())
+    }
+
+    /// What the core and the relay know, for the message of a failure.
+    fn diagnosis(&self) -> String {
+        let traffic = match self.lab.core().traffic() {
+            Ok(traffic) => traffic.to_string(),
             Err(error) => error.to_string(),
-        })
+        };
+        let metrics = self
+            .deployment
+            .turn
+            .metrics()
+            .unwrap_or_else(|error| error.to_string());
+        let moved = metrics.lines().filter(|line| {
+            line.starts_with("rallypoint_turn")
+                && !line.ends_with(" 0")
+                && !line.contains("_bucket")
+        });
+        let moved: Vec<_> = moved.collect();
+        format!("at the core:\n{traffic}at the relay:\n{}", moved.join("\n"))
     }
 
     /// What went from home to home in the direction that carried less.
