@@ -120,7 +120,10 @@ fn watch(
     for player in players {
         let _ = player.join();
     }
-    Ok(judge(board.finish(), clock::mono().saturating_duration_since(started)))
+    Ok(judge(
+        board.finish(),
+        clock::mono().saturating_duration_since(started),
+    ))
 }
 
 fn judge(pairs: Vec<record::Pair>, elapsed: Duration) -> Record {
@@ -173,10 +176,12 @@ fn seat_players(
                 done: Arc::clone(&done),
             };
             let turn = STAGGER * u32::try_from(pair).unwrap_or(0);
-            let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-                std::thread::sleep(turn);
-                player::play(seat);
-            });
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || {
+                    std::thread::sleep(turn);
+                    player::play(seat);
+                });
             threads.push(thread.map_err(|source| failed("cannot start a player", source))?);
         }
     }
@@ -262,7 +267,11 @@ fn random_seed() -> Result<[u8; 32], DemoError> {
 
 fn random_word() -> Result<String, DemoError> {
     let seed = random_seed()?;
-    Ok(seed.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    Ok(seed
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 fn json_of(record: &Record) -> String {
@@ -276,5 +285,8 @@ fn write(path: &Path, text: String) -> Result<(), DemoError> {
 }
 
 fn failed(what: impl ToString, source: io::Error) -> DemoError {
-    DemoError::System { what: what.to_string(), source }
+    DemoError::System {
+        what: what.to_string(),
+        source,
+    }
 }

@@ -121,8 +121,15 @@ enum Step {
 impl Player {
     fn start(args: &PlayArgs, report: Report) -> Result<Self, PlayError> {
         let plan = plan(args)?;
-        let name = args.name.clone().unwrap_or_else(|| format!("player-{}", std::process::id()));
-        let privacy = if args.relay_only { Privacy::RelayOnly } else { Privacy::Default };
+        let name = args
+            .name
+            .clone()
+            .unwrap_or_else(|| format!("player-{}", std::process::id()));
+        let privacy = if args.relay_only {
+            Privacy::RelayOnly
+        } else {
+            Privacy::Default
+        };
         let endpoint = Endpoint::builder(&args.signal)
             .game(&args.game)
             .name(&name)
@@ -161,7 +168,11 @@ impl Player {
             if let Step::Over = self.check_progress()? {
                 return Ok(self.finish());
             }
-            nap = if was_full { FULL_NAP } else { self.time_to_sleep() };
+            nap = if was_full {
+                FULL_NAP
+            } else {
+                self.time_to_sleep()
+            };
         }
     }
 
@@ -170,7 +181,6 @@ impl Player {
             let path = self.endpoint.stats(*other).map(|stats| stats.path);
             self.report.done(&session.figures(), path.as_ref());
         }
-        self.endpoint.leave();
         self.endpoint.shutdown();
     }
 
@@ -195,16 +205,30 @@ impl Player {
             Event::CandidateGathered(candidate) => self.report.candidate(&candidate),
             Event::Gathered { candidates, took } => self.report.gathered(candidates, took),
             Event::Diary { entry, .. } => self.report.diary(entry.at, &entry.what.to_string()),
-            Event::PlayerConnected { player, path, trust, took } => {
+            Event::PlayerConnected {
+                player,
+                path,
+                trust,
+                took,
+            } => {
                 let name = self.name_of(player);
-                self.report.connected(&name, &path, &trust.to_string(), took);
+                self.report
+                    .connected(&name, &path, &trust.to_string(), took);
                 let plan = self.plan.take().unwrap_or_default();
                 self.session = Some(Session::new(plan, clock::mono()));
                 self.touch();
             }
             Event::PathChanged { from, to, gap, .. } => self.report.path_changed(&from, &to, gap),
-            Event::Message { player, channel, data } => self.take(player, channel, &data)?,
-            Event::PlayerLost { player, reason, diary } => {
+            Event::Message {
+                player,
+                channel,
+                data,
+            } => self.take(player, channel, &data)?,
+            Event::PlayerLost {
+                player,
+                reason,
+                diary,
+            } => {
                 if self.session.as_ref().is_some_and(Session::may_end_here) {
                     return Ok(Step::Over);
                 }
@@ -259,7 +283,9 @@ impl Player {
 
     fn time_to_sleep(&self) -> Duration {
         let due = self.session.as_ref().and_then(Session::poll_timeout);
-        due.map_or(NAP, |due| due.saturating_duration_since(clock::mono()).min(NAP))
+        due.map_or(NAP, |due| {
+            due.saturating_duration_since(clock::mono()).min(NAP)
+        })
     }
 
     fn check_progress(&mut self) -> Result<Step, PlayError> {
@@ -301,7 +327,11 @@ impl Player {
                 .unwrap_or_default(),
             (None, None) => String::new(),
         };
-        Err(PlayError::Timeout { waiting, after: limit, hint })
+        Err(PlayError::Timeout {
+            waiting,
+            after: limit,
+            hint,
+        })
     }
 
     fn touch(&mut self) {
@@ -318,10 +348,16 @@ impl Player {
 
 fn plan(args: &PlayArgs) -> Result<Plan, PlayError> {
     let input = args.input.as_ref().map(|path| {
-        Outgoing::open(path).map_err(|source| PlayError::Input { path: path.clone(), source })
+        Outgoing::open(path).map_err(|source| PlayError::Input {
+            path: path.clone(),
+            source,
+        })
     });
     let output = args.output.as_ref().map(|path| {
-        Incoming::create(path).map_err(|source| PlayError::Output { path: path.clone(), source })
+        Incoming::create(path).map_err(|source| PlayError::Output {
+            path: path.clone(),
+            source,
+        })
     });
     Ok(Plan {
         count: args.count,

@@ -66,7 +66,11 @@ fn ports(args: &UpArgs) -> Result<Ports, UpError> {
         stun: args.stun_port,
         turn: args.turn_port,
         signal: args.signal_port,
-        admin: [args.stun_admin_port, args.turn_admin_port, args.signal_admin_port],
+        admin: [
+            args.stun_admin_port,
+            args.turn_admin_port,
+            args.signal_admin_port,
+        ],
     })
 }
 

@@ -12,17 +12,34 @@ use serde_json::Value;
 fn every_pair_takes_its_path_and_the_cut_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().to_str().expect("text");
-    let output = rallypoint(&["demo", "--plain", "--out", out]).output().expect("the binary runs");
+    let output = rallypoint(&["demo", "--plain", "--out", out])
+        .output()
+        .expect("the binary runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", words(&output));
 
     let json = fs::read_to_string(folder.path().join("demo.json")).expect("demo.json");
     let record: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(record["ok"], true);
-    let paths: Vec<_> = record["pairs"].as_array().expect("pairs").iter().map(|pair| &pair["path"]).collect();
-    assert_eq!(paths, ["relay", "direct", "relay", "relay over tcp"], "the first was cut");
+    let paths: Vec<_> = record["pairs"]
+        .as_array()
+        .expect("pairs")
+        .iter()
+        .map(|pair| &pair["path"])
+        .collect();
+    assert_eq!(
+        paths,
+        ["relay", "direct", "relay", "relay over tcp"],
+        "the first was cut"
+    );
     let cut = &record["pairs"][0];
-    assert_eq!(cut["spans"].as_array().and_then(|spans| spans.last()).expect("a span")["path"], "relay");
+    assert_eq!(
+        cut["spans"]
+            .as_array()
+            .and_then(|spans| spans.last())
+            .expect("a span")["path"],
+        "relay"
+    );
     assert!(cut["cut"]["gap_ms"].as_f64() > Some(0.0));
     for pair in record["pairs"].as_array().expect("pairs") {
         assert!(pair["connect_ms"].as_f64() > Some(0.0) && pair["rtt_ms"].as_f64() > Some(0.0));
@@ -34,7 +51,13 @@ fn every_pair_takes_its_path_and_the_cut_loses_nothing() {
     }
     let svg = fs::read_to_string(folder.path().join("demo.svg")).expect("demo.svg");
     assert!(svg.starts_with("<svg") && svg.contains("direct path cut at the NAT"));
-    for text in ["CONNECTED", "CUT", "PATH CHANGED", "port-restricted x port-restricted", "every pair took"] {
+    for text in [
+        "CONNECTED",
+        "CUT",
+        "PATH CHANGED",
+        "port-restricted x port-restricted",
+        "every pair took",
+    ] {
         assert!(said.contains(text), "{text} is missing in\n{said}");
     }
 }

@@ -17,11 +17,17 @@ fn help_is_as_written_down() {
             .expect("the binary runs");
         assert!(output.status.success());
         let help = String::from_utf8(output.stdout).expect("text");
-        page += &format!("$ rallypoint {}\n", [command, &["--help"]].concat().join(" "));
+        page += &format!(
+            "$ rallypoint {}\n",
+            [command, &["--help"]].concat().join(" ")
+        );
         page += &help;
         page += "\n";
     }
-    let page: String = page.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let page: String = page
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
     if std::env::var_os("RALLYPOINT_BLESS").is_some() {
         fs::write(&file, &page).expect("written");

@@ -35,7 +35,10 @@ fn relay_only_players_use_the_relay_and_tell_no_other_address() {
         player.assert_success();
         assert_eq!(player.event("connected")["path"], "relay", "{player:#?}");
         assert_eq!(player.event("done")["path"], "relay");
-        let candidates = player.events.iter().filter(|event| event["event"] == "candidate");
+        let candidates = player
+            .events
+            .iter()
+            .filter(|event| event["event"] == "candidate");
         for candidate in candidates {
             assert_eq!(candidate["kind"], "relayed", "{player:#?}");
         }
@@ -53,7 +56,10 @@ fn file_of_some_megabytes_arrives_as_it_was_directly_and_over_the_relay() {
     fs::write(&input, &bytes).expect("written");
     for (room, more) in [("file-direct", None), ("file-relay", Some("--relay-only"))] {
         let output = folder.path().join(room);
-        let (input, output) = (input.to_str().expect("text"), output.to_str().expect("text"));
+        let (input, output) = (
+            input.to_str().expect("text"),
+            output.to_str().expect("text"),
+        );
         let mut a = vec!["--count", "5", "--input", input];
         let mut b = vec!["--count", "5", "--output", output];
         a.extend(more);
@@ -63,9 +69,16 @@ fn file_of_some_megabytes_arrives_as_it_was_directly_and_over_the_relay() {
         let received = b.assert_success().event("done")["file_received"].clone();
         assert_eq!(sent, received);
         assert_eq!(sent["bytes"], 3_000_017);
-        assert!(fs::read(output).expect("there") == bytes, "{room}: the file differs");
+        assert!(
+            fs::read(output).expect("there") == bytes,
+            "{room}: the file differs"
+        );
     }
-    assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 3, "no rest is left");
+    assert_eq!(
+        fs::read_dir(folder.path()).expect("listed").count(),
+        3,
+        "no rest is left"
+    );
 }
 
 #[test]
@@ -77,7 +90,10 @@ fn output_without_an_input_is_refused_in_words_and_leaves_nothing() {
     let [a, b] = two_players(&services, "no-file", &["--output", output], &[]);
     assert!(!a.status.success());
     assert!(a.words.contains("sends no file"), "{a:#?}");
-    assert!(!b.status.success(), "its partner left in the middle: {b:#?}");
+    assert!(
+        !b.status.success(),
+        "its partner left in the middle: {b:#?}"
+    );
     assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 0);
 }
 
@@ -88,24 +104,64 @@ fn signaling_that_is_not_there_is_named() {
         .expect("loopback")
         .port();
     let url = format!("ws://127.0.0.1:{port}/v1/ws");
-    let output = run(&["play", "--signal", &url, "--room", "jump-rocket", "--timeout", "20"]);
+    let output = run(&[
+        "play",
+        "--signal",
+        &url,
+        "--room",
+        "jump-rocket",
+        "--timeout",
+        "20",
+    ]);
     assert_eq!(output.status.code(), Some(1));
     assert!(words(&output).contains(&url), "{}", words(&output));
-    assert!(words(&output).to_lowercase().contains("refused"), "{}", words(&output));
+    assert!(
+        words(&output).to_lowercase().contains("refused"),
+        "{}",
+        words(&output)
+    );
 }
 
 #[test]
 fn unreadable_url_missing_input_and_bad_passphrase_are_named() {
-    let output = run(&["play", "--signal", "http://127.0.0.1", "--room", "jump-rocket"]);
+    let output = run(&[
+        "play",
+        "--signal",
+        "http://127.0.0.1",
+        "--room",
+        "jump-rocket",
+    ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(words(&output).contains("http://127.0.0.1"), "{}", words(&output));
+    assert!(
+        words(&output).contains("http://127.0.0.1"),
+        "{}",
+        words(&output)
+    );
 
-    let output = run(&["play", "--signal", "ws://127.0.0.1:1/", "--room", "a", "--input", "/no/such/file"]);
+    let output = run(&[
+        "play",
+        "--signal",
+        "ws://127.0.0.1:1/",
+        "--room",
+        "a",
+        "--input",
+        "/no/such/file",
+    ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(words(&output).contains("/no/such/file"), "{}", words(&output));
+    assert!(
+        words(&output).contains("/no/such/file"),
+        "{}",
+        words(&output)
+    );
 
     let services = Services::start();
-    let output = run(&["play", "--signal", services.signal(), "--room", "Not A Passphrase!"]);
+    let output = run(&[
+        "play",
+        "--signal",
+        services.signal(),
+        "--room",
+        "Not A Passphrase!",
+    ]);
     assert_eq!(output.status.code(), Some(1));
     assert!(words(&output).contains("passphrase"), "{}", words(&output));
 }
@@ -113,7 +169,16 @@ fn unreadable_url_missing_input_and_bad_passphrase_are_named() {
 #[test]
 fn third_player_and_second_of_a_name_are_refused_and_the_others_play_on() {
     let services = Services::start();
-    let common = ["play", "--json", "--signal", services.signal(), "--room", "full-room", "--timeout", "60"];
+    let common = [
+        "play",
+        "--json",
+        "--signal",
+        services.signal(),
+        "--room",
+        "full-room",
+        "--timeout",
+        "60",
+    ];
     let player = |name: &'static str, hold: &'static str| {
         let mut args = common.to_vec();
         args.extend(["--name", name, "--hold", hold]);
@@ -158,10 +223,24 @@ fn up_serves_page_and_metrics_and_ends_cleanly() {
 fn port_in_use_is_named_with_its_service() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let port = taken.local_addr().expect("bound").port().to_string();
-    let free = ["up", "--stun-port", "0", "--turn-port", "0", "--stun-admin-port", "0", "--turn-admin-port", "0"];
+    let free = [
+        "up",
+        "--stun-port",
+        "0",
+        "--turn-port",
+        "0",
+        "--stun-admin-port",
+        "0",
+        "--turn-admin-port",
+        "0",
+    ];
     for (flag, other, service) in [
         ("--signal-port", "--signal-admin-port", "signaling server"),
-        ("--signal-admin-port", "--signal-port", "metrics of the signaling server"),
+        (
+            "--signal-admin-port",
+            "--signal-port",
+            "metrics of the signaling server",
+        ),
     ] {
         let mut args = free.to_vec();
         args.extend([flag, &port, other, "0"]);
@@ -185,7 +264,11 @@ fn get(url: &str) -> String {
     let rest = url.strip_prefix("http://").expect("plain http");
     let (host, path) = rest.split_once('/').expect("a path");
     let mut stream = TcpStream::connect(host).expect("connected");
-    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("sent");
+    write!(
+        stream,
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("text");
     answer

@@ -93,7 +93,11 @@ impl Board {
             return;
         };
         if let What::Cut = happening.what {
-            record.cut = Some(Cut { at_ms, moved_ms: None, gap_ms: None });
+            record.cut = Some(Cut {
+                at_ms,
+                moved_ms: None,
+                gap_ms: None,
+            });
         }
         if let Some(side) = record.sides.get_mut(side) {
             note(side, &happening.what, at_ms);
@@ -119,7 +123,11 @@ impl Board {
         if record.path != Some(path) {
             close_span(record, at_ms);
             record.path = Some(path);
-            record.spans.push(Span { path, from_ms: at_ms, to_ms: f64::INFINITY });
+            record.spans.push(Span {
+                path,
+                from_ms: at_ms,
+                to_ms: f64::INFINITY,
+            });
         }
         if let Some(cut) = &mut record.cut
             && a != Path::Direct
@@ -154,8 +162,17 @@ pub(crate) fn summarise(pair: &mut Pair) {
     let echoes = pair.sides.iter().flat_map(|side| &side.rtt);
     pair.rtt_ms = median(echoes.map(|(_, rtt)| *rtt));
     let (arrived, sent) = pair.delivered(|side| side.unreliable);
-    pair.loss = if sent == 0 { 0.0 } else { 1.0 - f64::from(arrived) / f64::from(sent) };
-    let Some(Cut { at_ms, moved_ms: Some(moved), .. }) = pair.cut else {
+    pair.loss = if sent == 0 {
+        0.0
+    } else {
+        1.0 - f64::from(arrived) / f64::from(sent)
+    };
+    let Some(Cut {
+        at_ms,
+        moved_ms: Some(moved),
+        ..
+    }) = pair.cut
+    else {
         return;
     };
     let silences = pair
@@ -183,7 +200,10 @@ fn pair_of(plan: &PairPlan) -> Pair {
         let (Some(name), Some(kind)) = (plan.names.get(index), plan.nats.get(index)) else {
             return Side::default();
         };
-        let none_yet = Tally { in_order: true, ..Tally::default() };
+        let none_yet = Tally {
+            in_order: true,
+            ..Tally::default()
+        };
         Side {
             name: (*name).to_owned(),
             nat: kind.id(),
@@ -204,7 +224,11 @@ fn pair_of(plan: &PairPlan) -> Pair {
 }
 
 fn close_span(pair: &mut Pair, at_ms: f64) {
-    if let Some(span) = pair.spans.last_mut().filter(|span| span.to_ms.is_infinite()) {
+    if let Some(span) = pair
+        .spans
+        .last_mut()
+        .filter(|span| span.to_ms.is_infinite())
+    {
         span.to_ms = at_ms;
     }
 }
@@ -258,7 +282,10 @@ mod tests {
     }
 
     impl Story {
-        #[expect(clippy::disallowed_methods, reason = "an arbitrary origin for virtual time")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an arbitrary origin for virtual time"
+        )]
         fn new() -> Self {
             let mut story = Self {
                 board: Board::new(&PAIRS[..1]),
@@ -270,7 +297,12 @@ mod tests {
 
         fn at(&mut self, millis: u64, side: usize, what: What) {
             let at = self.start + Duration::from_millis(millis);
-            self.board.apply(&Happening { at, pair: 0, side, what });
+            self.board.apply(&Happening {
+                at,
+                pair: 0,
+                side,
+                what,
+            });
         }
 
         fn path(&mut self, millis: u64, side: usize, path: Path) {
@@ -295,7 +327,11 @@ mod tests {
         assert_eq!(pair.connect_ms, Some(140.0));
         assert_eq!(
             pair.spans,
-            [Span { path: Path::Direct, from_ms: 140.0, to_ms: 4010.0 }]
+            [Span {
+                path: Path::Direct,
+                from_ms: 140.0,
+                to_ms: 4010.0
+            }]
         );
     }
 
@@ -319,7 +355,11 @@ mod tests {
         let pair = story.finish();
         assert_eq!(
             pair.cut,
-            Some(Cut { at_ms: 510.0, moved_ms: Some(950.0), gap_ms: Some(520.0) })
+            Some(Cut {
+                at_ms: 510.0,
+                moved_ms: Some(950.0),
+                gap_ms: Some(520.0)
+            })
         );
         assert_eq!(pair.path, Some(Path::RelayOverTcp));
         assert_eq!(pair.first_path(), Some(Path::Direct));

@@ -52,7 +52,14 @@ impl Line {
     pub fn of_home(number: u8) -> Self {
         let own = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11 + number));
         let is_ours = StdUdpSocket::bind((own, 0)).is_ok();
-        Self::new(number, if is_ours { own } else { Ipv4Addr::LOCALHOST.into() })
+        Self::new(
+            number,
+            if is_ours {
+                own
+            } else {
+                Ipv4Addr::LOCALHOST.into()
+            },
+        )
     }
 
     fn new(number: u8, outer: IpAddr) -> Self {

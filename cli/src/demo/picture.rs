@@ -95,8 +95,15 @@ fn began(pair: &Pair) -> f64 {
 }
 
 fn summary(record: &Record) -> String {
-    let connected = record.pairs.iter().filter(|pair| pair.path.is_some()).count();
-    format!("{connected} of {} pairs of players behind NATs connected", record.pairs.len())
+    let connected = record
+        .pairs
+        .iter()
+        .filter(|pair| pair.path.is_some())
+        .count();
+    format!(
+        "{connected} of {} pairs of players behind NATs connected",
+        record.pairs.len()
+    )
 }
 
 fn header(svg: &mut Svg, record: &Record) {
@@ -113,7 +120,10 @@ fn header(svg: &mut Svg, record: &Record) {
     });
     let chip = if record.ok { "good" } else { "bad" };
     let verdict = if record.ok {
-        format!("every pair on its expected path, {:.1} s", record.elapsed_ms / 1000.0)
+        format!(
+            "every pair on its expected path, {:.1} s",
+            record.elapsed_ms / 1000.0
+        )
     } else {
         format!("{} expectations failed", record.failures.len())
     };
@@ -135,7 +145,11 @@ fn header(svg: &mut Svg, record: &Record) {
         "subtitle end",
         RIGHT,
         86.0,
-        &format!("{} of {} reliable messages in order", grouped(arrived), grouped(sent)),
+        &format!(
+            "{} of {} reliable messages in order",
+            grouped(arrived),
+            grouped(sent)
+        ),
     );
 }
 
@@ -150,7 +164,11 @@ fn axes(svg: &mut Svg, connecting: &Axis, playing: &Axis, lanes: f64) {
             let x = axis.x(mark);
             svg.stroke("grid", [x, top], [x, bottom + 4.0]);
             let label = short(mark / scale);
-            let label = if mark == 0.0 { format!("{label} {unit}") } else { label };
+            let label = if mark == 0.0 {
+                format!("{label} {unit}")
+            } else {
+                label
+            };
             svg.text("axis middle", x, bottom + 22.0, &label);
         }
     }
@@ -177,8 +195,16 @@ fn who(svg: &mut Svg, pair: &Pair, top: f64) {
     map(svg, pair, top + 70.0);
     let (arrived, sent) = pair.delivered(|side| side.reliable);
     let figures = [
-        ("connected in", pair.connect_ms.map_or_else(dash, |ms| format!("{} ms", whole(ms)))),
-        ("round trip", pair.rtt_ms.map_or_else(dash, |ms| format!("{} ms", short_ms(ms)))),
+        (
+            "connected in",
+            pair.connect_ms
+                .map_or_else(dash, |ms| format!("{} ms", whole(ms))),
+        ),
+        (
+            "round trip",
+            pair.rtt_ms
+                .map_or_else(dash, |ms| format!("{} ms", short_ms(ms))),
+        ),
         ("lost", format!("{} %", short(pair.loss * 100.0))),
         ("in order", format!("{arrived}/{sent}")),
     ];
@@ -211,8 +237,17 @@ fn map(svg: &mut Svg, pair: &Pair, y: f64) {
         }
         svg.path(&format!("{class}-line way"), &way);
         if path != Path::Direct {
-            svg.rect(&format!("{class}-fill"), [relay - 23.0, lift - 9.0, 46.0, 18.0], 9.0);
-            svg.text("badge middle", relay, lift + 4.0, if path == Path::Relay { "relay" } else { "tcp" });
+            svg.rect(
+                &format!("{class}-fill"),
+                [relay - 23.0, lift - 9.0, 46.0, 18.0],
+                9.0,
+            );
+            svg.text(
+                "badge middle",
+                relay,
+                lift + 4.0,
+                if path == Path::Relay { "relay" } else { "tcp" },
+            );
         }
     }
     if pair.cut.is_some() {
@@ -226,7 +261,11 @@ fn map(svg: &mut Svg, pair: &Pair, y: f64) {
         svg.path("cut-line", &cross);
     }
     for (x, side) in [(nat_a, &pair.sides[0]), (nat_b, &pair.sides[1])] {
-        let class = if side.nat == "udpblock" { "gate shut" } else { "gate" };
+        let class = if side.nat == "udpblock" {
+            "gate shut"
+        } else {
+            "gate"
+        };
         svg.rect(class, [x - 4.0, y - 13.0, 8.0, 26.0], 4.0);
     }
     for x in [a, b] {
@@ -241,20 +280,45 @@ fn connect_row(svg: &mut Svg, pair: &Pair, side: &Side, y: f64, axis: &Axis) {
     let joined = side.joined_ms.unwrap_or(end).min(end);
     let gathered = side.gathered_ms.unwrap_or(end).clamp(joined, end);
     let bar = 10.0;
-    svg.rect("track", [axis.left, y, axis.right - axis.left, bar], bar / 2.0);
-    let phases = [("joining", 0.0, joined), ("gathering", joined, gathered), ("checking", gathered, end)];
+    svg.rect(
+        "track",
+        [axis.left, y, axis.right - axis.left, bar],
+        bar / 2.0,
+    );
+    let phases = [
+        ("joining", 0.0, joined),
+        ("gathering", joined, gathered),
+        ("checking", gathered, end),
+    ];
     for (class, from, to) in phases {
-        svg.rect(class, [axis.x(from), y, axis.x(to) - axis.x(from), bar], 0.0);
+        svg.rect(
+            class,
+            [axis.x(from), y, axis.x(to) - axis.x(from), bar],
+            0.0,
+        );
     }
     if let Some(connected) = side.connected_ms {
         let class = pair.first_path().map_or("track", path_class);
         let x = axis.x(connected);
         svg.rect(&format!("{class}-fill"), [x, y, axis.right - x, bar], 0.0);
-        svg.rect(&format!("{class}-fill"), [axis.right - bar, y, bar + 4.0, bar], bar / 2.0);
+        svg.rect(
+            &format!("{class}-fill"),
+            [axis.right - bar, y, bar + 4.0, bar],
+            bar / 2.0,
+        );
         svg.circle("halo", x, y + bar / 2.0, 8.0);
         svg.circle(&format!("{class}-fill"), x, y + bar / 2.0, 5.0);
-        let (anchor, at) = if x > axis.right - 60.0 { ("end", axis.right) } else { ("", x - 6.0) };
-        svg.text(&format!("when {anchor}"), at, y + 27.0, &format!("{} ms", whole(connected)));
+        let (anchor, at) = if x > axis.right - 60.0 {
+            ("end", axis.right)
+        } else {
+            ("", x + 8.0)
+        };
+        svg.text(
+            &format!("when {anchor}"),
+            at,
+            y + 26.0,
+            &format!("{} ms", whole(connected)),
+        );
     }
     for line in side.diary.iter().filter(|line| line.at_ms <= end) {
         let x = axis.x(line.at_ms);
@@ -317,7 +381,12 @@ fn silence(svg: &mut Svg, cut: &Cut, zero: f64, top: f64, axis: &Axis) {
 fn cut_marks(svg: &mut Svg, cut: &Cut, zero: f64, top: f64, axis: &Axis) {
     let x = axis.x(cut.at_ms - zero);
     svg.stroke("cut-dash", [x, top + 14.0], [x, top + 132.0]);
-    svg.text("cut-label end", x - 7.0, top + 24.0, "direct path cut at the NAT");
+    svg.text(
+        "cut-label end",
+        x - 7.0,
+        top + 24.0,
+        "direct path cut at the NAT",
+    );
     if let Some((moved, gap)) = cut.moved_ms.zip(cut.gap_ms) {
         let x = axis.x(moved - zero);
         svg.text(
@@ -385,14 +454,29 @@ fn smoothed(samples: &[(f64, f64)], width: f64) -> Vec<(f64, f64)> {
 
 /// The path in use, as a band.
 fn band(svg: &mut Svg, pair: &Pair, zero: f64, y: f64, axis: &Axis) {
-    for Span { path, from_ms, to_ms } in &pair.spans {
+    for Span {
+        path,
+        from_ms,
+        to_ms,
+    } in &pair.spans
+    {
         // A path that was cut is in use a while longer, and carries nothing.
-        let dead_from = pair.cut.map_or(*to_ms, |cut| cut.at_ms.clamp(*from_ms, *to_ms));
-        let alive_to = if *path == Path::Direct { dead_from } else { *to_ms };
+        let dead_from = pair
+            .cut
+            .map_or(*to_ms, |cut| cut.at_ms.clamp(*from_ms, *to_ms));
+        let alive_to = if *path == Path::Direct {
+            dead_from
+        } else {
+            *to_ms
+        };
         let (from, to) = (axis.x(from_ms - zero), axis.x(alive_to - zero));
         let class = path_class(*path);
         svg.rect(&format!("{class}-fill"), [from, y, to - from, 12.0], 2.0);
-        svg.rect(&format!("{class}-shade"), [to, y, axis.x(to_ms - zero) - to, 12.0], 2.0);
+        svg.rect(
+            &format!("{class}-shade"),
+            [to, y, axis.x(to_ms - zero) - to, 12.0],
+            2.0,
+        );
         let label = path.to_string();
         if to - from > 70.0 {
             svg.text("band", from + 8.0, y + 9.4, &label);
@@ -412,7 +496,12 @@ fn messages(svg: &mut Svg, pair: &Pair, side: &Side, zero: f64, y: f64, axis: &A
         }
         svg.path(&format!("{}-line hair", path_class(span.path)), &hairs);
     }
-    svg.text("tiny end", axis.left - 8.0, y + 9.0, &format!("to {}", side.name));
+    svg.text(
+        "tiny end",
+        axis.left - 8.0,
+        y + 9.0,
+        &format!("to {}", side.name),
+    );
 }
 
 fn legend(svg: &mut Svg, height: f64) {
@@ -465,7 +554,11 @@ fn whole(value: f64) -> String {
 
 /// Two digits that matter, as round trips on one machine and across an ocean both need.
 fn short_ms(value: f64) -> String {
-    if value < 10.0 { format!("{value:.2}") } else { whole(value) }
+    if value < 10.0 {
+        format!("{value:.2}")
+    } else {
+        whole(value)
+    }
 }
 
 fn short(value: f64) -> String {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use net_io::clock;
 use rallypoint_client::{
-    CandidateKind as SdkKind, Channel, ChannelId, DiaryEvent, Endpoint, Event, Join, Mode, PathInfo, PathKind,
-    PlayerId, RelayTransport, SendError,
+    CandidateKind as SdkKind, Channel, ChannelId, DiaryEvent, Endpoint, Event, Join, Mode,
+    PathInfo, PathKind, PlayerId, RelayTransport, SendError,
 };
 
 use crate::demo::board::{Happening, What};
@@ -59,10 +59,20 @@ pub(crate) fn play(seat: Seat) {
     seat.report(What::Started);
     if let Err(reason) = Player::start(seat).and_then(Player::play) {
         let at = clock::mono();
-        let _ = happenings.send(Happening { at, pair, side, what: What::Failed(reason) });
+        let _ = happenings.send(Happening {
+            at,
+            pair,
+            side,
+            what: What::Failed(reason),
+        });
     }
     let at = clock::mono();
-    let _ = happenings.send(Happening { at, pair, side, what: What::Left });
+    let _ = happenings.send(Happening {
+        at,
+        pair,
+        side,
+        what: What::Left,
+    });
 }
 
 struct Player {
@@ -85,7 +95,12 @@ impl Seat {
     fn report(&self, what: What) {
         let at = clock::mono();
         // The demo ends only after its players: somebody listens.
-        let _ = self.happenings.send(Happening { at, pair: self.pair, side: self.side, what });
+        let _ = self.happenings.send(Happening {
+            at,
+            pair: self.pair,
+            side: self.side,
+            what,
+        });
     }
 }
 
@@ -125,7 +140,6 @@ impl Player {
             self.cut_when_due();
             self.note_when_done();
             if self.seat.done.load(Ordering::SeqCst) >= 2 {
-                self.endpoint.leave();
                 self.endpoint.shutdown();
                 return Ok(());
             }
@@ -149,7 +163,8 @@ impl Player {
                     SdkKind::ServerReflexive | SdkKind::PeerReflexive => CandidateKind::Reflexive,
                     SdkKind::Relayed => CandidateKind::Relayed,
                 };
-                self.seat.report(What::Candidate(kind, candidate.to_string()));
+                self.seat
+                    .report(What::Candidate(kind, candidate.to_string()));
             }
             Event::Gathered { .. } => self.seat.report(What::Gathered),
             Event::Diary { entry, .. } => {
@@ -164,13 +179,18 @@ impl Player {
                 self.other = Some(player);
                 self.connected = Some(clock::mono());
                 self.path = Some(path);
-                self.seat.report(What::Connected(path_of(&path), path.to_string()));
+                self.seat
+                    .report(What::Connected(path_of(&path), path.to_string()));
             }
             Event::PathChanged { to, .. } => {
                 self.path = Some(to);
                 self.seat.report(What::Moved(path_of(&to), to.to_string()));
             }
-            Event::Message { player, channel, data } => self.take(player, channel, &data),
+            Event::Message {
+                player,
+                channel,
+                data,
+            } => self.take(player, channel, &data),
             Event::PlayerLost { reason, diary, .. } if !self.done => {
                 return Err(format!("{reason}; {}", diary.summary()));
             }
@@ -194,7 +214,10 @@ impl Player {
             self.seat.report(What::UnreliableArrived(number));
             // What finds no room is a lost datagram.
             let _ = self.unreliable.send(player, &message(ECHO, number));
-        } else if let Some(left) = usize::try_from(number).ok().and_then(|at| self.left.get(at)) {
+        } else if let Some(left) = usize::try_from(number)
+            .ok()
+            .and_then(|at| self.left.get(at))
+        {
             let rtt = clock::mono().saturating_duration_since(*left);
             self.seat.report(What::Echoed(rtt.as_secs_f64() * 1000.0));
         }
@@ -213,7 +236,10 @@ impl Player {
             let _ = self.unreliable.send(other, &message);
         }
         while due(self.reliable_sent) {
-            match self.reliable.send(other, &message(PING, self.reliable_sent)) {
+            match self
+                .reliable
+                .send(other, &message(PING, self.reliable_sent))
+            {
                 Ok(()) => {}
                 // Full: kept, and tried again with the next turn of the loop.
                 Err(SendError::Full { .. } | SendError::NotConnected) => break,
@@ -265,14 +291,19 @@ impl Player {
             let tried = diary.map(|diary| format!("; {}", diary.summary()));
             return format!("no connection in time{}", tried.unwrap_or_default());
         }
-        format!("{} of {MESSAGES} reliable messages in time", self.reliable_received)
+        format!(
+            "{} of {MESSAGES} reliable messages in time",
+            self.reliable_received
+        )
     }
 }
 
 fn path_of(path: &PathInfo) -> Path {
     match path.kind {
         PathKind::Direct => Path::Direct,
-        PathKind::Relayed { transport: RelayTransport::Udp } => Path::Relay,
+        PathKind::Relayed {
+            transport: RelayTransport::Udp,
+        } => Path::Relay,
         PathKind::Relayed { .. } => Path::RelayOverTcp,
     }
 }

@@ -223,7 +223,10 @@ impl Pair {
                     self.sides[here].name, arrived.received
                 ));
             } else if !arrived.in_order {
-                fail(format!("{} received reliable messages out of order", self.sides[here].name));
+                fail(format!(
+                    "{} received reliable messages out of order",
+                    self.sides[here].name
+                ));
             }
         }
         failures
@@ -250,7 +253,11 @@ mod tests {
     use super::*;
 
     fn tally(sent: u32, received: u32) -> Tally {
-        Tally { sent, received, in_order: true }
+        Tally {
+            sent,
+            received,
+            in_order: true,
+        }
     }
 
     fn pair() -> Pair {
@@ -259,8 +266,16 @@ mod tests {
             expected: Some(Path::Direct),
             path: Some(Path::Direct),
             spans: vec![
-                Span { path: Path::Relay, from_ms: 90.0, to_ms: 120.0 },
-                Span { path: Path::Direct, from_ms: 120.0, to_ms: 3000.0 },
+                Span {
+                    path: Path::Relay,
+                    from_ms: 90.0,
+                    to_ms: 120.0,
+                },
+                Span {
+                    path: Path::Direct,
+                    from_ms: 120.0,
+                    to_ms: 3000.0,
+                },
             ],
             ..Pair::default()
         };
@@ -291,7 +306,10 @@ mod tests {
 
         let mut lost = pair();
         lost.sides[1].reliable.received = 9;
-        assert_eq!(lost.failures(), ["a x b: ben received 9 of 10 reliable messages"]);
+        assert_eq!(
+            lost.failures(),
+            ["a x b: ben received 9 of 10 reliable messages"]
+        );
 
         let mut disordered = pair();
         disordered.sides[0].reliable.in_order = false;
@@ -305,7 +323,11 @@ mod tests {
         assert_eq!(uncut.failures(), ["a x b: had no direct path to cut"]);
 
         let mut stuck = pair();
-        stuck.cut = Some(Cut { at_ms: 1000.0, moved_ms: None, gap_ms: None });
+        stuck.cut = Some(Cut {
+            at_ms: 1000.0,
+            moved_ms: None,
+            gap_ms: None,
+        });
         assert_eq!(
             stuck.failures(),
             [

@@ -151,10 +151,15 @@ mod tests {
         let mut svg = Svg::default();
         svg.text("t", 1.04, -0.01, "a < b & \"c\"");
         let mut outline = Outline::default();
-        outline.move_to([0.0, 1.25]).line_to([f64::NAN, 3.0]).close();
+        outline
+            .move_to([0.0, 1.25])
+            .line_to([f64::NAN, 3.0])
+            .close();
         svg.path("p", &outline);
         let document = svg.finish([10.0, 20.5], "x > y", "");
-        assert!(document.contains(r#"<text class="t" x="1" y="0">a &lt; b &amp; &quot;c&quot;</text>"#));
+        assert!(
+            document.contains(r#"<text class="t" x="1" y="0">a &lt; b &amp; &quot;c&quot;</text>"#)
+        );
         assert!(document.contains(r#"d="M0 1.2L0 3Z""#), "{document}");
         assert!(document.contains(r#"viewBox="0 0 10 20.5""#));
         assert!(document.contains("<title>x &gt; y</title>"));

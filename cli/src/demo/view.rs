@@ -74,7 +74,8 @@ fn draw(frame: &mut Frame<'_>, pairs: &[Pair], elapsed: Duration) {
     for (pair, area) in pairs.iter().zip(Layout::vertical(rows).split(body).iter()) {
         frame.render_widget(Paragraph::new(lines_of(pair, area)), *area);
     }
-    let foot_line = Line::from(" real servers, sockets and SDK on loopback; emulated NATs   q ends").dim();
+    let foot_line =
+        Line::from(" real servers, sockets and SDK on loopback; emulated NATs   q ends").dim();
     frame.render_widget(Paragraph::new(foot_line), foot);
 }
 
@@ -89,7 +90,12 @@ fn head_line(elapsed: Duration) -> Line<'static> {
 fn lines_of<'a>(pair: &'a Pair, area: &Rect) -> Vec<Line<'a>> {
     let [a, b] = &pair.sides;
     let width = usize::from(area.width);
-    let mut lines = vec![map(pair), candidates(a, width), candidates(b, width), pulse(pair)];
+    let mut lines = vec![
+        map(pair),
+        candidates(a, width),
+        candidates(b, width),
+        pulse(pair),
+    ];
     // What room there is goes to the diary; one row stays empty between pairs.
     let room = usize::from(area.height.saturating_sub(LEAST_ROWS));
     lines.splice(3..3, diary(pair, room));
@@ -157,7 +163,11 @@ fn diary(pair: &Pair, room: usize) -> Vec<Line<'_>> {
     let mut entries: Vec<_> = pair
         .sides
         .iter()
-        .flat_map(|side| side.diary.iter().map(move |line| (line.at_ms, side, &line.text)))
+        .flat_map(|side| {
+            side.diary
+                .iter()
+                .map(move |line| (line.at_ms, side, &line.text))
+        })
         .collect();
     entries.sort_by(|a, b| a.0.total_cmp(&b.0));
     let skipped = entries.len().saturating_sub(room);
@@ -225,7 +235,9 @@ mod tests {
     use super::*;
     use crate::demo::board::Board;
     use crate::demo::pairs::PAIRS;
-    use crate::demo::record::{Candidate, Cut, Line as DiaryLine, LineKind, Span as PathSpan, Tally};
+    use crate::demo::record::{
+        Candidate, Cut, Line as DiaryLine, LineKind, Span as PathSpan, Tally,
+    };
 
     fn shown(pairs: &[Pair], width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("in memory");
@@ -239,7 +251,14 @@ mod tests {
     fn smallest_terminal_shows_every_pair() {
         let pairs = Board::new(&PAIRS).pairs;
         let shown = shown(&pairs, 80, 24);
-        for text in ["2.3 s", "anna", "hugo", "full cone", "UDP blocked", "joining the room"] {
+        for text in [
+            "2.3 s",
+            "anna",
+            "hugo",
+            "full cone",
+            "UDP blocked",
+            "joining the room",
+        ] {
             assert!(shown.contains(text), "{text} is missing in\n{shown}");
         }
     }
@@ -251,8 +270,16 @@ mod tests {
         pair.path = Some(Path::Relay);
         pair.connect_ms = Some(143.0);
         pair.rtt_ms = Some(0.42);
-        pair.spans = vec![PathSpan { path: Path::Relay, from_ms: 0.0, to_ms: f64::INFINITY }];
-        pair.cut = Some(Cut { at_ms: 1.0, moved_ms: Some(2.0), gap_ms: Some(461.0) });
+        pair.spans = vec![PathSpan {
+            path: Path::Relay,
+            from_ms: 0.0,
+            to_ms: f64::INFINITY,
+        }];
+        pair.cut = Some(Cut {
+            at_ms: 1.0,
+            moved_ms: Some(2.0),
+            gap_ms: Some(461.0),
+        });
         let side = &mut pair.sides[0];
         side.joined_ms = Some(5.0);
         side.candidates.push(Candidate {
@@ -260,9 +287,17 @@ mod tests {
             kind: CandidateKind::Reflexive,
             text: "server-reflexive 127.0.0.11:12345".to_owned(),
         });
-        side.diary.push(DiaryLine { at_ms: 12.0, kind: LineKind::Check, text: "the pair was checked".to_owned() });
+        side.diary.push(DiaryLine {
+            at_ms: 12.0,
+            kind: LineKind::Check,
+            text: "the pair was checked".to_owned(),
+        });
         side.rtt = vec![(1.0, 0.2), (2.0, 0.9)];
-        side.reliable = Tally { sent: 7, received: 0, in_order: true };
+        side.reliable = Tally {
+            sent: 7,
+            received: 0,
+            in_order: true,
+        };
         let shown = shown(&pairs, 80, 50);
         for text in [
             "━━ relay ━━",

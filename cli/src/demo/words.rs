@@ -38,7 +38,14 @@ fn article(nat: &str) -> String {
 
 /// The table, and what is to be said below it.
 pub(crate) fn table(record: &Record) -> String {
-    let head = ["pair", "path", "connect", "round trip", "lost", "reliable, in order"];
+    let head = [
+        "pair",
+        "path",
+        "connect",
+        "round trip",
+        "lost",
+        "reliable, in order",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(record.pairs.iter().map(row));
     let mut widths = [0; 6];
@@ -81,7 +88,10 @@ fn row(pair: &Pair) -> [String; 6] {
         millis(pair.connect_ms, 0),
         millis(pair.rtt_ms, 2),
         format!("{:.1} %", pair.loss * 100.0),
-        format!("{arrived} of {sent}{}", if in_order { "" } else { ", NOT in order" }),
+        format!(
+            "{arrived} of {sent}{}",
+            if in_order { "" } else { ", NOT in order" }
+        ),
     ]
 }
 
@@ -97,7 +107,11 @@ fn path_cell(pair: &Pair) -> String {
 fn about_cut(pair: &Pair) -> Option<String> {
     let cut = pair.cut?;
     let (arrived, sent) = pair.delivered(|side| side.reliable);
-    let all = if arrived == sent { "all ".to_owned() } else { String::new() };
+    let all = if arrived == sent {
+        "all ".to_owned()
+    } else {
+        String::new()
+    };
     Some(match (cut.moved_ms, cut.gap_ms) {
         (Some(moved), Some(gap)) => format!(
             "{}: the direct path was cut during play; both were on the {} after {:.0} ms,\n\
@@ -106,7 +120,10 @@ fn about_cut(pair: &Pair) -> Option<String> {
             pair.path.unwrap_or(Path::Relay),
             moved - cut.at_ms,
         ),
-        _ => format!("{}: the direct path was cut, and play did not go on.", pair.name),
+        _ => format!(
+            "{}: the direct path was cut, and play did not go on.",
+            pair.name
+        ),
     })
 }
 
@@ -121,7 +138,11 @@ mod tests {
         let mut pairs = Board::new(&PAIRS).pairs;
         pairs[0].path = Some(Path::Relay);
         pairs[0].connect_ms = Some(143.2);
-        pairs[0].cut = Some(Cut { at_ms: 1600.0, moved_ms: Some(2060.0), gap_ms: Some(461.4) });
+        pairs[0].cut = Some(Cut {
+            at_ms: 1600.0,
+            moved_ms: Some(2060.0),
+            gap_ms: Some(461.4),
+        });
         let record = Record {
             version: "0",
             network: "loopback",
@@ -135,7 +156,10 @@ mod tests {
         assert!(lines[0].starts_with("pair"));
         let column = lines[0].find("connect").expect("the head");
         assert_eq!(lines[2].get(column..column + 6), Some("143 ms"), "{table}");
-        assert!(table.contains("both were on the relay after 460 ms"), "{table}");
+        assert!(
+            table.contains("both were on the relay after 460 ms"),
+            "{table}"
+        );
         assert!(table.contains("the longest silence was 461 ms"));
     }
 }

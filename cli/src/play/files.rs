@@ -139,7 +139,9 @@ impl Incoming {
         }
         let finished_before = || io::Error::from(io::ErrorKind::AlreadyExists);
         let writer = self.writer.take().ok_or_else(finished_before)?;
-        let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = writer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         fs::rename(&self.temporary, &self.place)?;
         Ok(())
@@ -179,7 +181,13 @@ mod tests {
     fn names(folder: &tempfile::TempDir) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(folder.path())
             .expect("listed")
-            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
             .collect();
         names.sort();
         names
@@ -187,12 +195,17 @@ mod tests {
 
     #[test]
     fn file_goes_over_in_pieces_and_appears_whole() {
-        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 251).to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> = (0..100_000u32)
+            .map(|i| (i % 251).to_le_bytes()[0])
+            .collect();
         let (folder, path) = folder_with(&bytes);
         let mut outgoing = Outgoing::open(&path).expect("opened");
         let mut incoming = Incoming::create(&folder.path().join("out")).expect("created");
         while let Some(piece) = outgoing.piece(16 * 1024).expect("read") {
-            assert!(!folder.path().join("out").exists(), "not there before it is whole");
+            assert!(
+                !folder.path().join("out").exists(),
+                "not there before it is whole"
+            );
             incoming.write(&piece).expect("written");
         }
         incoming.finish(&outgoing.carried()).expect("whole");
@@ -217,8 +230,14 @@ mod tests {
     fn spoilt_file_leaves_the_old_one_and_no_rest() {
         let (folder, place) = folder_with(b"old");
         for announced in [
-            Carried { bytes: 4, sha256: String::new() },
-            Carried { bytes: 3, sha256: "00".to_owned() },
+            Carried {
+                bytes: 4,
+                sha256: String::new(),
+            },
+            Carried {
+                bytes: 3,
+                sha256: "00".to_owned(),
+            },
         ] {
             let mut incoming = Incoming::create(&place).expect("created");
             incoming.write(b"new").expect("written");

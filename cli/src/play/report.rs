@@ -119,7 +119,11 @@ impl Report {
     }
 
     fn say(self, json: impl FnOnce() -> Value, words: impl FnOnce() -> String) {
-        output::line(&if self.json { json().to_string() } else { words() });
+        output::line(&if self.json {
+            json().to_string()
+        } else {
+            words()
+        });
     }
 }
 
@@ -134,9 +138,15 @@ fn done_sentence(figures: &Figures, path: Option<&PathInfo>) -> String {
     if let Some(path) = path {
         text += &format!("; path {}", path.kind);
     }
-    for (what, file) in [("sent", &figures.file_sent), ("received", &figures.file_received)] {
+    for (what, file) in [
+        ("sent", &figures.file_sent),
+        ("received", &figures.file_received),
+    ] {
         if let Some(file) = file {
-            text += &format!("\nfile {what}: {} bytes, SHA-256 {}", file.bytes, file.sha256);
+            text += &format!(
+                "\nfile {what}: {} bytes, SHA-256 {}",
+                file.bytes, file.sha256
+            );
         }
     }
     text

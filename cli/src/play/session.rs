@@ -171,7 +171,9 @@ impl Session {
         let Some(output) = &mut self.plan.output else {
             return Err(Broken::Language);
         };
-        output.write(piece).map_err(|error| Broken::Spoilt(error.to_string()))
+        output
+            .write(piece)
+            .map_err(|error| Broken::Spoilt(error.to_string()))
     }
 
     fn hear_word(&mut self, word: Word) -> Result<(), Broken> {
@@ -212,7 +214,9 @@ impl Session {
             }
             Err(spoilt) => {
                 let reason = spoilt.to_string();
-                self.words.push_back(talk::word(&Word::FileBad { reason: reason.clone() }));
+                self.words.push_back(talk::word(&Word::FileBad {
+                    reason: reason.clone(),
+                }));
                 Err(Broken::Spoilt(reason))
             }
         }
@@ -236,7 +240,10 @@ impl Session {
     /// message at hand is none of the file's.
     pub(crate) fn shorten_pieces(&mut self, most: usize) -> bool {
         let piece = most.saturating_sub(1).min(self.piece);
-        let Some(Reliable::Data(body)) = self.words.front().and_then(|message| talk::reliable(message))
+        let Some(Reliable::Data(body)) = self
+            .words
+            .front()
+            .and_then(|message| talk::reliable(message))
         else {
             return false;
         };

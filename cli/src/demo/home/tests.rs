@@ -53,7 +53,10 @@ async fn reflexive(socket: &dyn DatagramSocket, reflector: SocketAddr) -> Socket
     socket.try_send_to(b"?", reflector).expect("sent");
     let (seen, from) = receive(socket, ARRIVES).await.expect("an answer");
     assert_eq!(from, reflector);
-    String::from_utf8(seen).expect("text").parse().expect("an address")
+    String::from_utf8(seen)
+        .expect("text")
+        .parse()
+        .expect("an address")
 }
 
 /// Whether checks to the reflexive addresses, sent by both, bring a datagram through; then the answer must come back.
@@ -65,7 +68,9 @@ async fn punch(a: &dyn DatagramSocket, b: &dyn DatagramSocket) -> bool {
         if let Some((bytes, from)) = receive(receiver, STAYS_AWAY).await {
             assert_eq!(bytes, b"check");
             receiver.try_send_to(b"answer", from).expect("sent");
-            let (answer, _) = receive(sender, ARRIVES).await.expect("the way back is open");
+            let (answer, _) = receive(sender, ARRIVES)
+                .await
+                .expect("the way back is open");
             assert_eq!(answer, b"answer");
             return true;
         }
@@ -90,7 +95,11 @@ async fn pairs_punch_as_their_kinds_allow() {
         assert_eq!(punch(&*one, &*other).await, expected, "{a} x {b}");
         let shared = (home_sharing(a, number), home_sharing(b, number + 1));
         let (one, other) = (socket(&shared.0), socket(&shared.1));
-        assert_eq!(punch(&*one, &*other).await, expected, "{a} x {b} on one address");
+        assert_eq!(
+            punch(&*one, &*other).await,
+            expected,
+            "{a} x {b} on one address"
+        );
     }
 }
 
@@ -113,10 +122,14 @@ async fn host_has_only_its_private_address() {
 async fn blocked_udp_loses_datagrams_and_lets_tcp_pass() {
     let home = home(Kind::UdpBlocked, 51);
     let inside = socket(&home);
-    inside.try_send_to(b"?", reflector().await).expect("dropped without a word");
+    inside
+        .try_send_to(b"?", reflector().await)
+        .expect("dropped without a word");
     assert_eq!(receive(&*inside, STAYS_AWAY).await, None);
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback");
     let to = listener.local_addr().expect("bound");
     let (_stream, local) = home.connect_tcp(to).await.expect("connected");
     let (_accepted, from) = listener.accept().await.expect("accepted");
@@ -127,15 +140,20 @@ async fn blocked_udp_loses_datagrams_and_lets_tcp_pass() {
 async fn cut_ends_the_path_and_spares_the_server() {
     for shared in [false, true] {
         let make = if shared { home_sharing } else { home };
-        let (home_a, home_b) = (make(Kind::PortRestricted, 52), make(Kind::PortRestricted, 53));
+        let (home_a, home_b) = (
+            make(Kind::PortRestricted, 52),
+            make(Kind::PortRestricted, 53),
+        );
         let (a, b) = (socket(&home_a), socket(&home_b));
         assert!(punch(&*a, &*b).await);
         let server = reflector().await;
         let seen_b = reflexive(&*b, server).await;
         home_a.cut(seen_b);
-        a.try_send_to(b"lost", seen_b).expect("dropped without a word");
+        a.try_send_to(b"lost", seen_b)
+            .expect("dropped without a word");
         assert_eq!(receive(&*b, STAYS_AWAY).await, None);
-        b.try_send_to(b"lost", reflexive(&*a, server).await).expect("sent");
+        b.try_send_to(b"lost", reflexive(&*a, server).await)
+            .expect("sent");
         assert_eq!(receive(&*a, STAYS_AWAY).await, None);
     }
 }

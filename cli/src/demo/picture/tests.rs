@@ -16,29 +16,50 @@ fn pair(nats: [(&'static str, &'static str); 2], path: Path, connect: f64, rtt: 
             nat,
             nat_name,
             joined_ms: Some(connect * 0.2 + shift),
-            candidates: [CandidateKind::Host, CandidateKind::Reflexive, CandidateKind::Relayed]
-                .into_iter()
-                .zip([0.25, 0.34, 0.5])
-                .map(|(kind, share)| Candidate {
-                    at_ms: connect * share + shift,
-                    kind,
-                    text: "192.168.1.11:50000".to_owned(),
-                })
-                .collect(),
+            candidates: [
+                CandidateKind::Host,
+                CandidateKind::Reflexive,
+                CandidateKind::Relayed,
+            ]
+            .into_iter()
+            .zip([0.25, 0.34, 0.5])
+            .map(|(kind, share)| Candidate {
+                at_ms: connect * share + shift,
+                kind,
+                text: "192.168.1.11:50000".to_owned(),
+            })
+            .collect(),
             gathered_ms: Some(connect * 0.55 + shift),
             diary: [0.6, 0.64, 0.7, 0.9]
                 .map(|share| Line {
                     at_ms: connect * share,
-                    kind: if share > 0.8 { LineKind::Answer } else { LineKind::Check },
+                    kind: if share > 0.8 {
+                        LineKind::Answer
+                    } else {
+                        LineKind::Check
+                    },
                     text: "checked".to_owned(),
                 })
                 .into(),
             connected_ms: Some(connect - shift),
-            reliable: Tally { sent: 200, received: 200, in_order: true },
-            unreliable: Tally { sent: 200, received: 198, in_order: true },
+            reliable: Tally {
+                sent: 200,
+                received: 200,
+                in_order: true,
+            },
+            unreliable: Tally {
+                sent: 200,
+                received: 198,
+                in_order: true,
+            },
             arrivals_ms: steps(20.0).collect(),
             rtt: steps(20.0)
-                .map(|at| (at, rtt * (1.0 + 0.25 * (at / 130.0).sin() + 0.15 * (at / 37.0).cos())))
+                .map(|at| {
+                    (
+                        at,
+                        rtt * (1.0 + 0.25 * (at / 130.0).sin() + 0.15 * (at / 37.0).cos()),
+                    )
+                })
                 .collect(),
         }
     };
@@ -50,7 +71,11 @@ fn pair(nats: [(&'static str, &'static str); 2], path: Path, connect: f64, rtt: 
         rtt_ms: Some(rtt),
         loss: 0.01,
         sides: [side("anna", nats[0], 0.0), side("ben", nats[1], 6.0)],
-        spans: vec![Span { path, from_ms: connect, to_ms: connect + 4200.0 }],
+        spans: vec![Span {
+            path,
+            from_ms: connect,
+            to_ms: connect + 4200.0,
+        }],
         to_be_cut: false,
         cut: None,
         ended_ms: connect + 4200.0,
@@ -63,10 +88,22 @@ fn record() -> Record {
     let mut first = pair([PORT, PORT], Path::Direct, 143.0, 0.42);
     let (cut, moved) = (143.0 + 1600.0, 143.0 + 2060.0);
     first.path = Some(Path::Relay);
-    first.cut = Some(Cut { at_ms: cut, moved_ms: Some(moved), gap_ms: Some(461.0) });
+    first.cut = Some(Cut {
+        at_ms: cut,
+        moved_ms: Some(moved),
+        gap_ms: Some(461.0),
+    });
     first.spans = vec![
-        Span { path: Path::Direct, from_ms: 143.0, to_ms: moved },
-        Span { path: Path::Relay, from_ms: moved, to_ms: first.ended_ms },
+        Span {
+            path: Path::Direct,
+            from_ms: 143.0,
+            to_ms: moved,
+        },
+        Span {
+            path: Path::Relay,
+            from_ms: moved,
+            to_ms: first.ended_ms,
+        },
     ];
     for side in &mut first.sides {
         side.arrivals_ms.retain(|at| !(cut..moved).contains(at));
@@ -83,9 +120,19 @@ fn record() -> Record {
         failures: Vec::new(),
         pairs: vec![
             first,
-            pair([("fullcone", "full cone"), SYMMETRIC], Path::Direct, 168.0, 0.4),
+            pair(
+                [("fullcone", "full cone"), SYMMETRIC],
+                Path::Direct,
+                168.0,
+                0.4,
+            ),
             pair([SYMMETRIC, SYMMETRIC], Path::Relay, 236.0, 0.7),
-            pair([("udpblock", "UDP blocked"), PORT], Path::RelayOverTcp, 962.0, 0.9),
+            pair(
+                [("udpblock", "UDP blocked"), PORT],
+                Path::RelayOverTcp,
+                962.0,
+                0.9,
+            ),
         ],
     }
 }

@@ -52,7 +52,10 @@ fn converse(
     panic!("the conversation does not end: {sessions:?}");
 }
 
-#[expect(clippy::disallowed_methods, reason = "an arbitrary origin for virtual time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an arbitrary origin for virtual time"
+)]
 fn start() -> Instant {
     Instant::now()
 }
@@ -62,12 +65,16 @@ fn all_messages_are_counted_on_both_sides() {
     let ([a, b], took) = converse(plan(10), plan(25), |_| false).expect("complete");
     assert_eq!((a.sent, a.echoed, a.received, a.expected), (10, 10, 25, 25));
     assert_eq!((b.sent, b.echoed, b.received, b.expected), (25, 25, 10, 10));
-    assert!(took >= 480 * MILLISECOND && took < 600 * MILLISECOND, "{took:?}");
+    assert!(
+        took >= 480 * MILLISECOND && took < 600 * MILLISECOND,
+        "{took:?}"
+    );
 }
 
 #[test]
 fn lost_datagrams_are_waited_for_and_then_reported() {
-    let ([a, b], took) = converse(plan(30), plan(30), |number| number * 7919 % 10 < 3).expect("complete");
+    let ([a, b], took) =
+        converse(plan(30), plan(30), |number| number * 7919 % 10 < 3).expect("complete");
     assert!(a.echoed < 30 && a.echoed > 0 && b.received < 30);
     assert!(took >= 580 * MILLISECOND + ECHO_WAIT, "{took:?}");
 }
@@ -82,16 +89,24 @@ fn nothing_coming_back_is_a_failure() {
 fn players_without_messages_end_at_once_or_after_the_hold() {
     let (_, took) = converse(plan(0), plan(0), |_| false).expect("complete");
     assert!(took < 10 * MILLISECOND);
-    let holding = Plan { hold: Duration::from_secs(3), ..plan(2) };
+    let holding = Plan {
+        hold: Duration::from_secs(3),
+        ..plan(2)
+    };
     let (_, took) = converse(holding, plan(0), |_| false).expect("complete");
-    assert!(took >= Duration::from_secs(3), "the other waits too: {took:?}");
+    assert!(
+        took >= Duration::from_secs(3),
+        "the other waits too: {took:?}"
+    );
 }
 
 #[test]
 fn files_go_both_ways_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = |name: &str| folder.path().join(name);
-    let long: Vec<u8> = (0..300_000u32).map(|i| (i % 241).to_le_bytes()[0]).collect();
+    let long: Vec<u8> = (0..300_000u32)
+        .map(|i| (i % 241).to_le_bytes()[0])
+        .collect();
     fs::write(place("long"), &long).expect("written");
     fs::write(place("empty"), b"").expect("written");
     let carrying = |input: &Path, output: &Path| Plan {
@@ -113,12 +128,18 @@ fn file_without_a_taker_or_a_sender_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     fs::write(&file, b"abc").expect("written");
-    let sending = Plan { input: Some(Outgoing::open(&file).expect("opened")), ..plan(1) };
+    let sending = Plan {
+        input: Some(Outgoing::open(&file).expect("opened")),
+        ..plan(1)
+    };
     let failed = converse(sending, plan(1), |_| false);
     assert!(matches!(failed, Err(Broken::NotTaken)), "{failed:?}");
 
     let copy = folder.path().join("copy");
-    let taking = Plan { output: Some(Incoming::create(&copy).expect("created")), ..plan(1) };
+    let taking = Plan {
+        output: Some(Incoming::create(&copy).expect("created")),
+        ..plan(1)
+    };
     let failed = converse(taking, plan(1), |_| false);
     assert!(matches!(failed, Err(Broken::NotSent)), "{failed:?}");
     assert!(!copy.exists());
@@ -129,16 +150,32 @@ fn message_that_is_too_long_goes_in_smaller_pieces() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     fs::write(&file, vec![7; 40_000]).expect("written");
-    let sending = Plan { input: Some(Outgoing::open(&file).expect("opened")), ..plan(0) };
+    let sending = Plan {
+        input: Some(Outgoing::open(&file).expect("opened")),
+        ..plan(0)
+    };
     let now = start();
     let mut session = Session::new(sending, now);
-    assert!(!session.shorten_pieces(1), "the hello is no piece of the file");
+    assert!(
+        !session.shorten_pieces(1),
+        "the hello is no piece of the file"
+    );
     session.next_reliable(now).expect("the hello");
-    let hello = Word::Hello { count: 0, file_bytes: None, takes_file: true };
-    session.handle_reliable(&talk::word(&hello)).expect("understood");
+    let hello = Word::Hello {
+        count: 0,
+        file_bytes: None,
+        takes_file: true,
+    };
+    session
+        .handle_reliable(&talk::word(&hello))
+        .expect("understood");
     session.reliable_sent();
     let mut sizes = Vec::new();
-    while let Some(length) = session.next_reliable(now).expect("readable").map(<[u8]>::len) {
+    while let Some(length) = session
+        .next_reliable(now)
+        .expect("readable")
+        .map(<[u8]>::len)
+    {
         if length > 5_001 {
             assert!(session.shorten_pieces(5_001));
             continue;
@@ -159,8 +196,17 @@ fn strangers_numbers_and_words_cost_nothing() {
     let mut session = Session::new(plan(2), now);
     session.handle_unreliable(now, &talk::ping(u32::MAX, 100));
     session.handle_unreliable(now, &talk::echo_of(&talk::ping(7, 100)));
-    assert_eq!((session.figures().received, session.figures().echoed), (0, 0));
+    assert_eq!(
+        (session.figures().received, session.figures().echoed),
+        (0, 0)
+    );
     assert!(session.heard.len() <= 1_000);
-    assert!(matches!(session.handle_reliable(b"?"), Err(Broken::Language)));
-    assert!(matches!(session.handle_reliable(b"dabc"), Err(Broken::Language)));
+    assert!(matches!(
+        session.handle_reliable(b"?"),
+        Err(Broken::Language)
+    ));
+    assert!(matches!(
+        session.handle_reliable(b"dabc"),
+        Err(Broken::Language)
+    ));
 }
