@@ -31,6 +31,9 @@ use crate::verdict::{
 mod answer;
 mod ending;
 
+/// Room that an empty queue keeps.
+const QUEUE_KEPT: usize = 256;
+
 /// One TURN relay (of a shard): see the crate's front page for the contract.
 pub struct Relay {
     pub(crate) config: RelayConfig,
@@ -300,14 +303,23 @@ impl Relay {
     /// A response that had to wait, written into `reply` (cleared first); send it on the path.
     pub fn poll_transmit(&mut self, reply: &mut Vec<u8>) -> Option<Path> {
         reply.clear();
-        let (path, bytes) = self.outbox.pop_front()?;
+        let Some((path, bytes)) = self.outbox.pop_front() else {
+            if self.outbox.capacity() > QUEUE_KEPT {
+                self.outbox = VecDeque::new();
+            }
+            return None;
+        };
         reply.extend_from_slice(&bytes);
         Some(path)
     }
 
     /// What the shell has to do or to know, in order.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > QUEUE_KEPT {
+            self.events = VecDeque::new(); // after a rush its memory goes back
+        }
+        event
     }
 
     /// When `handle_timeout` is due, and why. O(1), and never earlier than something ends.

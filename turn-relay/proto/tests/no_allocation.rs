@@ -11,24 +11,27 @@ use std::time::Duration;
 use harness::{Ask, PEER, Player, World, addr, channel_bind, create_permission};
 use stun_wire::attribute::Data;
 use stun_wire::{Method, TransactionId};
-use turn_relay_proto::{RelayAddr, Verdict};
+use turn_relay_proto::{Relay, RelayAddr, Verdict};
 
 struct Counting;
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 // SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         CALLS.with(|calls| calls.set(calls.get() + 1));
+        BYTES.with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
         // SAFETY: the caller keeps this function's contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         CALLS.with(|calls| calls.set(calls.get() + 1));
+        BYTES.with(|bytes| bytes.set(bytes.get().wrapping_sub(layout.size())));
         // SAFETY: the caller keeps this function's contract.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -105,4 +108,48 @@ fn data_path_does_not_allocate() {
     });
     assert_eq!((forwarded, dropped), (4_000, 3_000));
     assert_eq!(count, 0, "the data path called the allocator");
+}
+
+/// What a machine holds: what dropping it gives back.
+fn bytes_of(relay: Relay) -> usize {
+    let before = BYTES.with(Cell::get);
+    drop(relay);
+    before.wrapping_sub(BYTES.with(Cell::get))
+}
+
+#[test]
+fn allocation_costs_at_most_a_kibibyte_and_gives_it_back() {
+    const COUNT: usize = 1_500; // just past a doubling of every table: the worst case
+    let fill = |world: &mut World| {
+        world.unchecked = true;
+        for n in 0..COUNT {
+            let client = format!("198.18.{}.{}:5000", n / 250, n % 250);
+            let mut player = Player::minted(&client, &format!("player{n}"), 3_600);
+            player.allocate(world);
+            player.ask(world, create_permission(&[PEER]));
+            player.ask(world, channel_bind(0x4000, PEER));
+        }
+    };
+    let exempt = |config: &mut turn_relay_proto::RelayConfig| {
+        config.limits.exempt = vec!["198.18.0.0/15".parse().expect("a prefix")];
+    };
+    let idle = bytes_of(World::with(exempt).relay);
+    let mut full = World::with(exempt);
+    fill(&mut full);
+    let each = (bytes_of(full.relay) - idle) / COUNT;
+    assert!(
+        each <= 1_024,
+        "{each} bytes an allocation with a permission and a channel"
+    );
+
+    let mut released = World::with(exempt);
+    fill(&mut released);
+    released.relay.end_all(released.now);
+    released.drain();
+    let left = bytes_of(released.relay) - idle;
+    assert!(
+        left <= 64 * 1024,
+        "{left} bytes are left of {COUNT} allocations"
+    );
+    assert!(idle <= 1024 * 1024, "an idle machine holds {idle} bytes");
 }

@@ -297,6 +297,11 @@ fn two_players_on_one_relay_reach_each_other() {
         None
     );
 
+    // Behind a relay port stands a player with permissions of his own: the bound on packets to
+    // silent peers is not for him.
+    for _ in 0..100 {
+        alice.send(&mut world, &his.to_string(), b"hi").forwarded();
+    }
     let Got::Forwarded {
         path,
         bytes,
