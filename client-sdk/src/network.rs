@@ -97,10 +97,10 @@ impl Network for SystemNetwork {
     fn bind_udp(&self, local: IpAddr) -> io::Result<Box<dyn DatagramSocket>> {
         let socket = StdUdpSocket::bind((local, 0))?;
         socket.set_nonblocking(true)?;
-        let local_addr = socket.local_addr()?;
         Ok(Box::new(SystemSocket {
-            socket: UdpSocket::from_std(socket)?,
-            local_addr,
+            local_addr: socket.local_addr()?,
+            sender: socket.try_clone()?,
+            receiver: UdpSocket::from_std(socket)?,
         }))
     }
 
@@ -122,8 +122,11 @@ fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
+/// One socket, held twice: the runtime believes a socket unwritable until it has looked once, which would lose the first
+/// datagrams, so sending asks the operating system itself.
 struct SystemSocket {
-    socket: UdpSocket,
+    receiver: UdpSocket,
+    sender: StdUdpSocket,
     local_addr: SocketAddr,
 }
 
@@ -133,7 +136,7 @@ impl DatagramSocket for SystemSocket {
     }
 
     fn try_send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
-        self.socket.try_send_to(bytes, to).map(drop)
+        self.sender.send_to(bytes, to).map(drop)
     }
 
     fn poll_recv_from(
@@ -141,6 +144,6 @@ impl DatagramSocket for SystemSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<SocketAddr>> {
-        self.socket.poll_recv_from(context, buffer)
+        self.receiver.poll_recv_from(context, buffer)
     }
 }

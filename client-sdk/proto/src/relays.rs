@@ -33,6 +33,9 @@ pub const STREAM_FALLBACK: Duration = Duration::from_millis(700);
 const MAX_PERMISSIONS: usize = 128;
 /// Channels bound on one relay.
 const MAX_CHANNELS: usize = 32;
+/// A relay on the internet is asked about private addresses only this long after it gave its own: it hardly ever lets them
+/// through, and the client library asks one question each 50 ms.
+const PRIVATE_LAST: Duration = Duration::from_millis(400);
 /// Datagrams that wait for one permission.
 const MAX_HELD: usize = 4;
 /// Rounds of the TURN client's own state machine in one call.
@@ -107,6 +110,7 @@ struct Relay {
     channels: Vec<SocketAddr>,
     /// Whether the server has said anything at all.
     heard: bool,
+    allocated: Option<TurnInstant>,
     deadline: Option<Instant>,
 }
 
@@ -162,6 +166,7 @@ impl Relays {
                 permissions: BTreeMap::new(),
                 channels: Vec::new(),
                 heard: false,
+                allocated: None,
                 deadline: None,
             });
         }
@@ -477,11 +482,15 @@ impl Relay {
         let State::Running(_, client) = &mut self.state else {
             return;
         };
-        let same_family = self
-            .relayed
-            .iter()
-            .any(|relayed| relayed.is_ipv4() == peer.is_ipv4());
-        if !same_family
+        let same_family = |relayed: &&SocketAddr| relayed.is_ipv4() == peer.is_ipv4();
+        let Some(own) = self.relayed.iter().find(same_family) else {
+            return;
+        };
+        let rested = self
+            .allocated
+            .is_some_and(|allocated| time.duration_since(allocated) >= PRIVATE_LAST);
+        let too_early = is_private(peer) && !is_private(own.ip()) && !rested;
+        if too_early
             || self.permissions.contains_key(&peer)
             || self.permissions.len() >= MAX_PERMISSIONS
         {
@@ -604,6 +613,7 @@ impl Relay {
                     return;
                 };
                 self.relayed.push(relayed);
+                self.allocated.get_or_insert(time);
                 events.push(RelayEvent::Allocated {
                     relayed,
                     base: client.local_addr(),
@@ -641,6 +651,19 @@ impl Relay {
             reason,
             lost: std::mem::take(&mut self.relayed),
         }
+    }
+}
+
+/// Addresses that only a relay in the same network could reach.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            // RFC 6598: carriers' own addresses.
+            let carrier = first == 100 && second & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || carrier
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 
