@@ -319,3 +319,28 @@ fn channels_of_two_clients_do_not_meet() {
     let (path, _) = bob.send_channel(&mut world, 0x4000, b"b").forwarded();
     assert_eq!((path.local, path.remote), (his, addr(OTHER_PEER)));
 }
+
+#[test]
+fn expired_channel_carries_nothing_even_if_nobody_called_the_timer() {
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    let relayed = alice
+        .ask(&mut world, crate::harness::allocate().lifetime(3_600))
+        .relayed();
+    alice.ask(&mut world, channel_bind(0x4000, PEER));
+    world.wait_secs(500);
+    alice.ask(&mut world, create_permission(&[PEER]));
+    let (_, bytes) = world.peer_sends(PEER, relayed, b"hi").forwarded();
+    assert_eq!(bytes[..2], [0x40, 0x00]);
+    world.sleep_through(100);
+    assert_eq!(
+        alice.send_channel(&mut world, 0x4000, b"hi"),
+        Got::Dropped(DropReason::NoChannel)
+    );
+    let (_, bytes) = world.peer_sends(PEER, relayed, b"hi").forwarded();
+    assert_eq!(
+        bytes[..2],
+        [0x00, 0x17],
+        "the permission is left: a Data indication"
+    );
+}
