@@ -1,5 +1,6 @@
 //! The command line of `rallypoint`.
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,12 +12,38 @@ use ops::logging::LogConfig;
 #[derive(Debug, Parser)]
 #[command(name = "rallypoint", version, about, max_term_width = 100)]
 pub struct Cli {
-    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as "signaling=debug"
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", value_parser = log_level)]
-    pub log: LogConfig,
+    /// What is logged to stderr: error, warn, info, debug, trace, or such as "warn,signaling=debug" [default: warn, and
+    /// nothing beside the demo's live view]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = log_level)]
+    log: Option<LogConfig>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The TURN client library warns of every refused permission, such as one for a private address; the path diary tells it.
+const DEFAULT_LOG: &str = "warn,turn_client_proto=error";
+
+impl Cli {
+    /// What is logged.
+    #[must_use]
+    pub fn log(&self) -> LogConfig {
+        let default = match &self.command {
+            Command::Demo(args) if args.is_live() => "off",
+            Command::Demo(_) | Command::Up(_) | Command::Play(_) => DEFAULT_LOG,
+        };
+        self.log
+            .clone()
+            .unwrap_or_else(|| log_level(default).expect("the defaults are levels"))
+    }
+}
+
+impl DemoArgs {
+    /// Whether the demo takes the terminal over.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.plain && std::io::stdout().is_terminal()
+    }
 }
 
 /// What the tool can do.
@@ -167,6 +194,14 @@ mod tests {
         assert_eq!(play.hold, Duration::from_millis(1500));
         assert_eq!(play.timeout, Duration::from_secs(7));
         assert!(play.relay_only && play.json);
+    }
+
+    #[test]
+    fn default_log_is_a_level() {
+        let cli = parse("rallypoint demo --plain").expect("it parses");
+        assert_ne!(cli.log(), LogConfig::default());
+        let cli = parse("rallypoint up --log debug").expect("it parses");
+        assert_eq!(cli.log(), log_level("debug").expect("a level"));
     }
 
     #[test]

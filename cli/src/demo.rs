@@ -16,7 +16,7 @@ mod svg;
 mod view;
 mod words;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -109,8 +109,7 @@ fn watch(
     let players = seat_players(signal_url, &sender, &interrupted)?;
     drop(sender);
     let mut board = Board::new(&PAIRS);
-    let live = !args.plain && io::stdout().is_terminal();
-    let followed = if live {
+    let followed = if args.is_live() {
         follow_live(&mut board, &happenings, &interrupted, started)
     } else {
         follow_in_lines(&mut board, &happenings, &interrupted)

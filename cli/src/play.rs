@@ -158,15 +158,18 @@ impl Player {
         loop {
             for event in self.endpoint.wait(nap) {
                 if let Step::Over = self.handle(event)? {
-                    return Ok(self.finish());
+                    self.finish();
+                    return Ok(());
                 }
             }
             let was_full = self.pump()?;
             if self.session.as_ref().is_some_and(Session::is_over) {
-                return Ok(self.finish());
+                self.finish();
+                return Ok(());
             }
             if let Step::Over = self.check_progress()? {
-                return Ok(self.finish());
+                self.finish();
+                return Ok(());
             }
             nap = if was_full {
                 FULL_NAP
@@ -239,6 +242,7 @@ impl Player {
                 });
             }
             Event::Failed(error) => return Err(PlayError::Join(error.to_string())),
+            Event::Signaling(_) | Event::RoomReady => {}
             _ => {}
         }
         Ok(Step::GoOn)

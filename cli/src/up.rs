@@ -119,11 +119,10 @@ mod tests {
     use crate::args::{Cli, Command};
 
     fn ports_of(line: &str) -> Result<Ports, UpError> {
-        let cli = Cli::try_parse_from(line.split(' ')).expect("it parses");
-        let Command::Up(args) = cli.command else {
-            panic!("not up");
-        };
-        ports(&args)
+        match Cli::try_parse_from(line.split(' ')).map(|cli| cli.command) {
+            Ok(Command::Up(args)) => ports(&args),
+            other => panic!("{line}: {other:?}"),
+        }
     }
 
     #[test]

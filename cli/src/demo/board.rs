@@ -82,12 +82,11 @@ impl Board {
             started.get_or_insert(at);
         }
         let at_ms = self.time_of(pair, at);
-        match &happening.what {
-            What::Connected(path, _) | What::Moved(path, _) => {
-                self.take_path(pair, side, *path, at_ms);
-            }
-            What::Left => self.leave(pair, side, at_ms),
-            _ => {}
+        if let What::Connected(path, _) | What::Moved(path, _) = &happening.what {
+            self.take_path(pair, side, *path, at_ms);
+        }
+        if let What::Left = happening.what {
+            self.leave(pair, side, at_ms);
         }
         let Some(record) = self.pairs.get_mut(pair) else {
             return;

@@ -35,7 +35,7 @@ const HOMES: u8 = 16;
 
 /// Where a home is on the emulated internet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// The host's address within the home.
     pub inner: IpAddr,
     /// The address the internet sees.
@@ -48,8 +48,7 @@ pub struct Line {
 
 impl Line {
     /// The line of the home with this number. Linux has all of 127/8; other systems only 127.0.0.1, shared by all homes.
-    #[must_use]
-    pub fn of_home(number: u8) -> Self {
+    pub(crate) fn of_home(number: u8) -> Self {
         let own = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11 + number));
         let is_ours = StdUdpSocket::bind((own, 0)).is_ok();
         Self::new(
@@ -81,7 +80,7 @@ impl Line {
 
 /// One home: a host, its NAT, and the sockets that stand for the NAT's external addresses.
 #[derive(Clone)]
-pub struct Home {
+pub(crate) struct Home {
     line: Line,
     state: Arc<Mutex<State>>,
 }
@@ -104,8 +103,7 @@ struct Outlet {
 
 impl Home {
     /// A home behind a NAT of this kind.
-    #[must_use]
-    pub fn new(kind: Kind, line: Line, seed: [u8; 32]) -> Self {
+    pub(crate) fn new(kind: Kind, line: Line, seed: [u8; 32]) -> Self {
         let behaviour = Behaviour {
             port_range: line.ports.clone(),
             ..kind.behaviour()
@@ -122,14 +120,8 @@ impl Home {
         }
     }
 
-    /// The address the internet sees.
-    #[must_use]
-    pub fn line(&self) -> &Line {
-        &self.line
-    }
-
     /// From here on nothing passes between this home and `remote`. An address that servers share is cut by its port only.
-    pub fn cut(&self, remote: SocketAddr) {
+    pub(crate) fn cut(&self, remote: SocketAddr) {
         let remote = if self.line.shared {
             Remote::Endpoint(remote)
         } else {

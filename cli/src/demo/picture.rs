@@ -406,7 +406,7 @@ fn round_trips(svg: &mut Svg, pair: &Pair, zero: f64, top: f64, axis: &Axis) {
         .flat_map(|side| side.rtt.iter().copied())
         .collect();
     samples.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let samples = smoothed(&samples, axis.length / 90.0);
+    let samples = smoothed(&samples, axis.length / 64.0);
     let (floor, ceiling) = (top + 74.0, top + 34.0);
     let mut values: Vec<f64> = samples.iter().map(|sample| sample.1).collect();
     values.sort_by(f64::total_cmp);

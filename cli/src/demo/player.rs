@@ -22,7 +22,7 @@ use crate::demo::record::{CandidateKind, LineKind, Path};
 pub(crate) const MESSAGES: u32 = 200;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How long the pair has played when the direct path is cut.
-const CUT_AFTER: Duration = Duration::from_millis(1500);
+const CUT_AFTER: Duration = Duration::from_millis(1600);
 /// How long the last unreliable messages may be under way.
 const LAST_ECHOES: Duration = Duration::from_millis(200);
 const NAP: Duration = Duration::from_millis(20);
@@ -168,10 +168,12 @@ impl Player {
             }
             Event::Gathered { .. } => self.seat.report(What::Gathered),
             Event::Diary { entry, .. } => {
-                let kind = match entry.what {
-                    DiaryEvent::CheckSent { .. } => LineKind::Check,
-                    DiaryEvent::CheckAnswered { .. } => LineKind::Answer,
-                    _ => LineKind::Note,
+                let kind = if let DiaryEvent::CheckSent { .. } = entry.what {
+                    LineKind::Check
+                } else if let DiaryEvent::CheckAnswered { .. } = entry.what {
+                    LineKind::Answer
+                } else {
+                    LineKind::Note
                 };
                 self.seat.report(What::Diary(kind, entry.what.to_string()));
             }
@@ -195,6 +197,11 @@ impl Player {
                 return Err(format!("{reason}; {}", diary.summary()));
             }
             Event::Failed(error) if !self.done => return Err(error.to_string()),
+            // The last two: of no interest once everything is done.
+            Event::Signaling(_)
+            | Event::RoomReady
+            | Event::PlayerLost { .. }
+            | Event::Failed(_) => {}
             _ => {}
         }
         Ok(())

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// How datagrams travel between two players, seen from both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Path {
+pub(crate) enum Path {
     /// From NAT to NAT.
     #[serde(rename = "direct")]
     Direct,
@@ -32,7 +32,7 @@ impl fmt::Display for Path {
 
 /// The whole run.
 #[derive(Debug, Clone, Serialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The version of this program.
     pub version: &'static str,
     /// Where it ran: real sockets on loopback.
@@ -49,7 +49,7 @@ pub struct Record {
 
 /// Two players and all that happened between them.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// "port-restricted x symmetric".
     pub name: String,
     /// The path that theory promises.
@@ -76,7 +76,7 @@ pub struct Pair {
 
 /// One player.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Side {
+pub(crate) struct Side {
     /// The player's name.
     pub name: String,
     /// The kind of NAT, by the nat-lab's name.
@@ -106,7 +106,7 @@ pub struct Side {
 /// What kind of address a candidate is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum CandidateKind {
+pub(crate) enum CandidateKind {
     /// The player's own, private address.
     Host,
     /// The outside of a NAT.
@@ -117,7 +117,7 @@ pub enum CandidateKind {
 
 /// An address found.
 #[derive(Debug, Clone, Serialize)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// When.
     pub at_ms: f64,
     /// What it is.
@@ -128,7 +128,7 @@ pub struct Candidate {
 
 /// A line of the path diary.
 #[derive(Debug, Clone, Serialize)]
-pub struct Line {
+pub(crate) struct Line {
     /// When.
     pub at_ms: f64,
     /// What kind of line it is.
@@ -140,7 +140,7 @@ pub struct Line {
 /// What a line of the diary tells of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LineKind {
+pub(crate) enum LineKind {
     /// Anything else.
     #[default]
     Note,
@@ -152,7 +152,7 @@ pub enum LineKind {
 
 /// How many messages were sent to the other player, and how many of the other's arrived here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Sent.
     pub sent: u32,
     /// Received.
@@ -163,7 +163,7 @@ pub struct Tally {
 
 /// A stretch of time on one path.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Span {
+pub(crate) struct Span {
     /// The path in use.
     pub path: Path,
     /// From when.
@@ -174,7 +174,7 @@ pub struct Span {
 
 /// The direct path was cut at the NAT while the players talked.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Cut {
+pub(crate) struct Cut {
     /// When.
     pub at_ms: f64,
     /// When both sides were on another path, or none.
@@ -185,16 +185,14 @@ pub struct Cut {
 
 impl Pair {
     /// Messages that arrived, of those sent, both directions together.
-    #[must_use]
-    pub fn delivered(&self, of: impl Fn(&Side) -> Tally) -> (u32, u32) {
+    pub(crate) fn delivered(&self, of: impl Fn(&Side) -> Tally) -> (u32, u32) {
         let [a, b] = &self.sides;
         let (a, b) = (of(a), of(b));
         (a.received + b.received, a.sent + b.sent)
     }
 
     /// What did not go as it should have, in words; empty when all did.
-    #[must_use]
-    pub fn failures(&self) -> Vec<String> {
+    pub(crate) fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let mut fail = |what: String| failures.push(format!("{}: {what}", self.name));
         match (self.path, self.first_path(), self.expected) {
@@ -234,8 +232,7 @@ impl Pair {
 
     /// The path that was in use for the longest time before the cut, or at all: the first may have been the relay for a
     /// moment, until a better one was proven.
-    #[must_use]
-    pub fn first_path(&self) -> Option<Path> {
+    pub(crate) fn first_path(&self) -> Option<Path> {
         let until = self.cut.map_or(f64::INFINITY, |cut| cut.at_ms);
         self.spans
             .iter()

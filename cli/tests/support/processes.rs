@@ -1,5 +1,6 @@
 //! The `rallypoint` binary as a process: started, read line by line, ended by its own id.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![expect(clippy::panic, reason = "a test's helper fails the test")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};

@@ -21,7 +21,7 @@ fn home_sharing(kind: Kind, number: u8) -> Home {
 }
 
 fn socket(home: &Home) -> Box<dyn DatagramSocket> {
-    home.bind_udp(home.line().inner).expect("the inner address")
+    home.bind_udp(home.line.inner).expect("the inner address")
 }
 
 async fn receive(socket: &dyn DatagramSocket, patience: Duration) -> Option<(Vec<u8>, SocketAddr)> {
@@ -106,10 +106,10 @@ async fn pairs_punch_as_their_kinds_allow() {
 #[tokio::test]
 async fn host_has_only_its_private_address() {
     let home = home(Kind::FullCone, 50);
-    let inner = home.line().inner;
+    let inner = home.line.inner;
     assert_eq!(home.addresses().expect("listed"), [inner]);
     assert!(inner.to_string().starts_with("192.168.1."));
-    assert!(home.bind_udp(home.line().outer).is_err());
+    assert!(home.bind_udp(home.line.outer).is_err());
     let (first, second) = (socket(&home), socket(&home));
     assert_ne!(first.local_addr(), second.local_addr());
     first
@@ -133,7 +133,7 @@ async fn blocked_udp_loses_datagrams_and_lets_tcp_pass() {
     let to = listener.local_addr().expect("bound");
     let (_stream, local) = home.connect_tcp(to).await.expect("connected");
     let (_accepted, from) = listener.accept().await.expect("accepted");
-    assert_eq!((local, local.ip()), (from, home.line().outer));
+    assert_eq!((local, local.ip()), (from, home.line.outer));
 }
 
 #[tokio::test]

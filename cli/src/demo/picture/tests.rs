@@ -5,63 +5,10 @@ use crate::demo::record::{Candidate, Line, LineKind, Tally};
 
 /// A pair that connected at `connect` and played for four seconds.
 fn pair(nats: [(&'static str, &'static str); 2], path: Path, connect: f64, rtt: f64) -> Pair {
-    let side = |name: &str, (nat, nat_name): (&'static str, &'static str), shift: f64| {
-        let end = connect + 4200.0;
-        let steps = |every: f64| {
-            std::iter::successors(Some(connect + 5.0 + shift), move |at| Some(at + every))
-                .take_while(move |at| *at < end)
-        };
-        Side {
-            name: name.to_owned(),
-            nat,
-            nat_name,
-            joined_ms: Some(connect * 0.2 + shift),
-            candidates: [
-                CandidateKind::Host,
-                CandidateKind::Reflexive,
-                CandidateKind::Relayed,
-            ]
-            .into_iter()
-            .zip([0.25, 0.34, 0.5])
-            .map(|(kind, share)| Candidate {
-                at_ms: connect * share + shift,
-                kind,
-                text: "192.168.1.11:50000".to_owned(),
-            })
-            .collect(),
-            gathered_ms: Some(connect * 0.55 + shift),
-            diary: [0.6, 0.64, 0.7, 0.9]
-                .map(|share| Line {
-                    at_ms: connect * share,
-                    kind: if share > 0.8 {
-                        LineKind::Answer
-                    } else {
-                        LineKind::Check
-                    },
-                    text: "checked".to_owned(),
-                })
-                .into(),
-            connected_ms: Some(connect - shift),
-            reliable: Tally {
-                sent: 200,
-                received: 200,
-                in_order: true,
-            },
-            unreliable: Tally {
-                sent: 200,
-                received: 198,
-                in_order: true,
-            },
-            arrivals_ms: steps(20.0).collect(),
-            rtt: steps(20.0)
-                .map(|at| {
-                    (
-                        at,
-                        rtt * (1.0 + 0.25 * (at / 130.0).sin() + 0.15 * (at / 37.0).cos()),
-                    )
-                })
-                .collect(),
-        }
+    let span = Span {
+        path,
+        from_ms: connect,
+        to_ms: connect + 4200.0,
     };
     Pair {
         name: format!("{} x {}", nats[0].1, nats[1].1),
@@ -70,15 +17,70 @@ fn pair(nats: [(&'static str, &'static str); 2], path: Path, connect: f64, rtt: 
         connect_ms: Some(connect),
         rtt_ms: Some(rtt),
         loss: 0.01,
-        sides: [side("anna", nats[0], 0.0), side("ben", nats[1], 6.0)],
-        spans: vec![Span {
-            path,
-            from_ms: connect,
-            to_ms: connect + 4200.0,
-        }],
-        to_be_cut: false,
-        cut: None,
-        ended_ms: connect + 4200.0,
+        sides: [
+            side("anna", nats[0], connect, 0.0, rtt),
+            side("ben", nats[1], connect, 6.0, rtt),
+        ],
+        spans: vec![span],
+        ended_ms: span.to_ms,
+        ..Pair::default()
+    }
+}
+
+/// One side of it, `shift` milliseconds behind the other.
+fn side(
+    name: &str,
+    (nat, nat_name): (&'static str, &'static str),
+    connect: f64,
+    shift: f64,
+    rtt: f64,
+) -> Side {
+    let every_20_ms = || {
+        std::iter::successors(Some(connect + 5.0 + shift), |at| Some(at + 20.0))
+            .take_while(move |at| *at < connect + 4200.0)
+    };
+    let kinds = [
+        CandidateKind::Host,
+        CandidateKind::Reflexive,
+        CandidateKind::Relayed,
+    ];
+    let candidate = |(kind, share): (CandidateKind, f64)| Candidate {
+        at_ms: connect * share + shift,
+        kind,
+        text: "192.168.1.11:50000".to_owned(),
+    };
+    let line = |share: f64| Line {
+        at_ms: connect * share,
+        kind: if share > 0.8 {
+            LineKind::Answer
+        } else {
+            LineKind::Check
+        },
+        text: "checked".to_owned(),
+    };
+    let wave = |at: f64| rtt * (1.0 + 0.25 * (at / 130.0).sin() + 0.15 * (at / 37.0).cos());
+    let tally = |received| Tally {
+        sent: 200,
+        received,
+        in_order: true,
+    };
+    Side {
+        name: name.to_owned(),
+        nat,
+        nat_name,
+        joined_ms: Some(connect * 0.2 + shift),
+        candidates: kinds
+            .into_iter()
+            .zip([0.25, 0.34, 0.5])
+            .map(candidate)
+            .collect(),
+        gathered_ms: Some(connect * 0.55 + shift),
+        diary: [0.6, 0.64, 0.7, 0.9].map(line).into(),
+        connected_ms: Some(connect - shift),
+        reliable: tally(200),
+        unreliable: tally(198),
+        arrivals_ms: every_20_ms().collect(),
+        rtt: every_20_ms().map(|at| (at, wave(at))).collect(),
     }
 }
 

@@ -28,17 +28,14 @@ fn converse(
     for step in 0..20_000 {
         let now = start + step * MILLISECOND;
         for (here, there) in [(0, 1), (1, 0)] {
-            let mut queue = Vec::from_iter(sessions[here].next_unreliable(now));
-            while let Some(message) = queue.pop() {
+            let mut travels = |message: Vec<u8>| {
                 datagrams += 1;
-                if !lost(datagrams) {
-                    if let Some(echo) = sessions[there].handle_unreliable(now, &message) {
-                        datagrams += 1;
-                        if !lost(datagrams) {
-                            sessions[here].handle_unreliable(now, &echo);
-                        }
-                    }
-                }
+                (!lost(datagrams)).then_some(message)
+            };
+            let ping = sessions[here].next_unreliable(now).and_then(&mut travels);
+            let echo = ping.and_then(|ping| sessions[there].handle_unreliable(now, &ping));
+            if let Some(echo) = echo.and_then(travels) {
+                sessions[here].handle_unreliable(now, &echo);
             }
             while let Some(message) = sessions[here].next_reliable(now)?.map(<[u8]>::to_vec) {
                 sessions[here].reliable_sent();
