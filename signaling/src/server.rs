@@ -84,6 +84,10 @@ impl Server {
     ///
     /// # Errors
     /// [`BindError`] names the address or file.
+    #[expect(
+        clippy::unused_async,
+        reason = "it spawns: it must be called on a runtime"
+    )]
     pub async fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
         let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
         let listeners = listen(&config, certificate.as_ref())?;
@@ -109,10 +113,8 @@ impl Server {
             tasks.push(tokio::spawn(accepting.clone().accept(listener, tls)));
         }
         if let Some(certificate) = certificate {
-            tasks.push(tokio::spawn(certificate.watch()));
+            tasks.push(tokio::spawn(accepting.watch(certificate)));
         }
-        // Nothing above waits, but callers are on a runtime and later forms of this will.
-        tokio::task::yield_now().await;
         Ok(Self {
             local_addrs,
             gate,
@@ -247,6 +249,13 @@ struct Accepting {
 }
 
 impl Accepting {
+    async fn watch(mut self, certificate: Arc<Certificate>) {
+        tokio::select! {
+            () = certificate.watch() => {}
+            _ = self.stopped.wait_for(|stopped| *stopped) => {}
+        }
+    }
+
     async fn accept(mut self, listener: TcpListener, tls: Option<TlsAcceptor>) {
         loop {
             let accepted = tokio::select! {

@@ -1,5 +1,11 @@
 //! `docs/signaling-protocol.md` and the code name the same things.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
 use signal_wire::{
     ClientBody, ClientMessage, CloseCode, ErrorCode, PROTOCOL_VERSION, SUBPROTOCOL, ServerBody,
     ServerMessage, limits,
