@@ -56,6 +56,30 @@ fn messages_of_both_kinds_arrive() {
 }
 
 #[test]
+fn an_unreliable_message_costs_one_datagram_and_at_most_32_bytes() {
+    let mut world = World::connected(11);
+    world.run(ms(1000));
+    let before = world.wire.len();
+    for _ in 0..100 {
+        world.send(0, STATE, &[7; 100]);
+        world.run(ms(16));
+    }
+    let sent = &world.wire[before..];
+    let carrying: Vec<usize> = sent
+        .iter()
+        .filter(|bytes| bytes[0] >= 64)
+        .map(Vec::len)
+        .filter(|len| *len > 100)
+        .collect();
+    assert_eq!(carrying.len(), 100, "one datagram a message");
+    let overhead = carrying.iter().sum::<usize>() / carrying.len() - 100;
+    println!(
+        "overhead of a message of 100 bytes: {overhead} bytes, probes and acknowledgements in"
+    );
+    assert!(overhead <= 32, "{overhead}");
+}
+
+#[test]
 fn a_marker_in_a_message_is_nowhere_on_the_wire() {
     let mut world = World::connected(3);
     let marker = b"the crown jewels are under the oak";
