@@ -10,7 +10,7 @@ use ops::logging::LogConfig;
 
 /// Gets players connected: run the services, be a player, watch the demo.
 #[derive(Debug, Parser)]
-#[command(name = "rallypoint", version, about, max_term_width = 100)]
+#[command(name = "rallypoint", version, about)]
 pub struct Cli {
     /// What is logged to stderr: error, warn, info, debug, trace, or such as "warn,signaling=debug" [default: warn, and
     /// nothing beside the demo's live view]

@@ -28,7 +28,11 @@ pub(crate) enum What {
     /// The player's endpoint set out.
     Started,
     Joined,
-    Candidate(CandidateKind, String),
+    Candidate {
+        kind: CandidateKind,
+        address: String,
+        transport: Option<String>,
+    },
     Gathered,
     Diary(LineKind, String),
     Connected(Path, String),
@@ -235,10 +239,15 @@ fn close_span(pair: &mut Pair, at_ms: f64) {
 fn note(side: &mut Side, what: &What, at_ms: f64) {
     match what {
         What::Joined => side.joined_ms = Some(at_ms),
-        What::Candidate(kind, text) => side.candidates.push(Candidate {
+        What::Candidate {
+            kind,
+            address,
+            transport,
+        } => side.candidates.push(Candidate {
             at_ms,
             kind: *kind,
-            text: text.clone(),
+            address: address.clone(),
+            transport: transport.clone(),
         }),
         What::Gathered => side.gathered_ms = Some(at_ms),
         What::Diary(kind, text) => side.diary.push(Line {
@@ -361,7 +370,7 @@ mod tests {
             })
         );
         assert_eq!(pair.path, Some(Path::RelayOverTcp));
-        assert_eq!(pair.first_path(), Some(Path::Direct));
+        assert_eq!(pair.main_path(), Some(Path::Direct));
         assert!(pair.sides[1].reliable.in_order);
     }
 

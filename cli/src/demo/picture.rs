@@ -298,7 +298,7 @@ fn connect_row(svg: &mut Svg, pair: &Pair, side: &Side, y: f64, axis: &Axis) {
         );
     }
     if let Some(connected) = side.connected_ms {
-        let class = pair.first_path().map_or("track", path_class);
+        let class = pair.main_path().map_or("track", path_class);
         let x = axis.x(connected);
         svg.rect(&format!("{class}-fill"), [x, y, axis.right - x, bar], 0.0);
         svg.rect(

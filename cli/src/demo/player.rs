@@ -163,8 +163,11 @@ impl Player {
                     SdkKind::ServerReflexive | SdkKind::PeerReflexive => CandidateKind::Reflexive,
                     SdkKind::Relayed => CandidateKind::Relayed,
                 };
-                self.seat
-                    .report(What::Candidate(kind, candidate.to_string()));
+                self.seat.report(What::Candidate {
+                    kind,
+                    address: candidate.address.to_string(),
+                    transport: candidate.transport.map(|transport| transport.to_string()),
+                });
             }
             Event::Gathered { .. } => self.seat.report(What::Gathered),
             Event::Diary { entry, .. } => {

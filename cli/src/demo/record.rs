@@ -115,6 +115,16 @@ pub(crate) enum CandidateKind {
     Relayed,
 }
 
+impl fmt::Display for CandidateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Reflexive => "reflexive",
+            Self::Relayed => "relayed",
+        })
+    }
+}
+
 /// An address found.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Candidate {
@@ -122,8 +132,10 @@ pub(crate) struct Candidate {
     pub at_ms: f64,
     /// What it is.
     pub kind: CandidateKind,
-    /// The address, with words.
-    pub text: String,
+    /// Its address and port.
+    pub address: String,
+    /// How the relay is reached, of a relayed one.
+    pub transport: Option<String>,
 }
 
 /// A line of the path diary.
@@ -195,11 +207,11 @@ impl Pair {
     pub(crate) fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let mut fail = |what: String| failures.push(format!("{}: {what}", self.name));
-        match (self.path, self.first_path(), self.expected) {
+        match (self.path, self.main_path(), self.expected) {
             (None, ..) => return vec![format!("{}: never connected", self.name)],
-            (_, first, expected) if first != expected => fail(format!(
+            (_, main, expected) if main != expected => fail(format!(
                 "took the path {}, expected {}",
-                named(first),
+                named(main),
                 named(expected)
             )),
             (Some(last), ..) if self.cut.is_some() && last == Path::Direct => {
@@ -230,14 +242,21 @@ impl Pair {
         failures
     }
 
-    /// The path that was in use for the longest time before the cut, or at all: the first may have been the relay for a
-    /// moment, until a better one was proven.
-    pub(crate) fn first_path(&self) -> Option<Path> {
+    /// The path that was in use for the longest time, before the cut where there is one. A relayed path may come first, until
+    /// a better one is proven, and a machine that stands still for a moment may look like a dead path.
+    pub(crate) fn main_path(&self) -> Option<Path> {
         let until = self.cut.map_or(f64::INFINITY, |cut| cut.at_ms);
+        let time_on = |path: Path| -> f64 {
+            let spans = self.spans.iter().filter(|span| span.path == path);
+            spans
+                .map(|span| (span.to_ms.min(until) - span.from_ms).max(0.0))
+                .sum()
+        };
         self.spans
             .iter()
-            .rfind(|span| span.from_ms < until)
+            .filter(|span| span.from_ms < until)
             .map(|span| span.path)
+            .max_by(|a, b| time_on(*a).total_cmp(&time_on(*b)))
     }
 }
 

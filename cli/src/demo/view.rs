@@ -75,7 +75,7 @@ fn draw(frame: &mut Frame<'_>, pairs: &[Pair], elapsed: Duration) {
         frame.render_widget(Paragraph::new(lines_of(pair, area)), *area);
     }
     let foot_line =
-        Line::from(" real servers, sockets and SDK on loopback; emulated NATs   q ends").dim();
+        Line::from(" ○ own address  ◉ outside of the NAT  ● on the relay      q ends").dim();
     frame.render_widget(Paragraph::new(foot_line), foot);
 }
 
@@ -144,18 +144,22 @@ fn candidates(side: &Side, width: usize) -> Line<'_> {
             CandidateKind::Reflexive => ("◉", Color::Cyan),
             CandidateKind::Relayed => ("●", Color::Yellow),
         };
-        line.push(Span::styled(format!("{sign} "), Style::new().fg(colour)));
-        line.push(format!("{}  ", candidate.text).into());
+        let over = match candidate.transport.as_deref() {
+            None | Some("udp") => String::new(),
+            Some(transport) => format!(" over {transport}"),
+        };
+        let sign = Span::styled(sign, Style::new().fg(colour));
+        let address = Span::raw(format!(" {}{over}  ", candidate.address));
+        // A line that is cut off in the middle of an address would mislead.
+        let used: usize = line.iter().map(Span::width).sum();
+        if used + sign.width() + address.width() <= width {
+            line.extend([sign, address]);
+        }
     }
     if side.joined_ms.is_some() && side.gathered_ms.is_none() && side.connected_ms.is_none() {
         line.push("…".dim());
     }
-    let mut line = Line::from(line);
-    // A line that is cut off in the middle of an address would mislead.
-    while line.width() > width && line.spans.len() > 2 {
-        line.spans.pop();
-    }
-    line
+    Line::from(line)
 }
 
 /// The newest entries of both diaries, in the order they were made.
@@ -195,13 +199,13 @@ fn pulse(pair: &Pair) -> Line<'_> {
         format!("   rtt {rtt:.2} ms ").into(),
         Span::styled(format!("{bars:<PULSE$}"), Style::new().fg(colour)),
         format!("  reliable {reliable}/{sent}").into(),
-        format!("  lost {:.1} %", pair.loss * 100.0).dim(),
+        format!("  lost {:.1}%", pair.loss * 100.0).dim(),
     ];
     match pair.cut {
         Some(cut) if cut.moved_ms.is_none() => spans.push("  PATH CUT".red().bold()),
         Some(cut) => {
             let gap = cut.gap_ms.unwrap_or_default();
-            spans.push(format!("  cut: {gap:.0} ms silent").fg(Color::Yellow));
+            spans.push(format!("  cut: {gap:.0} ms").fg(Color::Yellow));
         }
         None => {}
     }
@@ -285,7 +289,8 @@ mod tests {
         side.candidates.push(Candidate {
             at_ms: 6.0,
             kind: CandidateKind::Reflexive,
-            text: "server-reflexive 127.0.0.11:12345".to_owned(),
+            address: "127.0.0.11:12345".to_owned(),
+            transport: None,
         });
         side.diary.push(DiaryLine {
             at_ms: 12.0,
@@ -304,7 +309,7 @@ mod tests {
             "143 ms",
             "127.0.0.11:12345",
             "the pair was checked",
-            "461 ms silent",
+            "cut: 461 ms",
             "reliable 0/7",
             "█",
         ] {

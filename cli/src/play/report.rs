@@ -65,11 +65,12 @@ impl Report {
         );
     }
 
+    /// For programs only: people get the diary's sum when something fails.
     pub(crate) fn diary(self, at: Duration, text: &str) {
-        self.say(
-            || json!({ "event": "diary", "at_ms": millis(at), "text": text }),
-            || format!("  {:>7} {text}", shown(at)),
-        );
+        if self.json {
+            let event = json!({ "event": "diary", "at_ms": millis(at), "text": text });
+            output::line(&event.to_string());
+        }
     }
 
     pub(crate) fn connected(self, name: &str, path: &PathInfo, trust: &str, took: Duration) {

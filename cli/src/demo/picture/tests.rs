@@ -47,7 +47,8 @@ fn side(
     let candidate = |(kind, share): (CandidateKind, f64)| Candidate {
         at_ms: connect * share + shift,
         kind,
-        text: "192.168.1.11:50000".to_owned(),
+        address: "192.168.1.11:50000".to_owned(),
+        transport: None,
     };
     let line = |share: f64| Line {
         at_ms: connect * share,
