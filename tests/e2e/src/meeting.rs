@@ -17,7 +17,7 @@ use crate::requirements::{self, Need};
 use crate::wait;
 
 /// How many messages each player sends in [`Meeting::play`], of how many bytes, how often a second.
-pub const COUNT: u64 = 400;
+pub const COUNT: u64 = 800;
 /// Bytes a message.
 pub const SIZE: u64 = 600;
 const HERTZ: u64 = 100;
@@ -134,17 +134,16 @@ impl Meeting {
             std::fs::read(&input)? == std::fs::read(&output)?,
             "the file arrived altered"
         );
+        let word = if expected == Path::Direct {
+            "direct"
+        } else {
+            "relay"
+        };
         for player in [&anna, &ben] {
-            let said = player.last_path()?;
-            let agrees = said
-                == if expected == Path::Direct {
-                    "direct"
-                } else {
-                    "relay"
-                };
+            let said = player.paths();
             ensure!(
-                agrees,
-                "it says {said:?}, the core says {expected:?}:\n{traffic}"
+                said.iter().any(|path| path == word),
+                "it says {said:?}:\n{traffic}"
             );
         }
         let sink = SocketAddr::new(self.deployment.servers.stun.address4(), 9);

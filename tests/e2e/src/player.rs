@@ -94,17 +94,15 @@ impl Player {
         })
     }
 
-    /// The path it spoke of last, in `connected` or `path_changed`.
-    ///
-    /// # Errors
-    /// When it spoke of none.
-    pub fn last_path(&self) -> Result<String> {
+    /// The paths it spoke of so far, in `connected` and `path_changed`, the last one last.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
         let lines = self.process.stdout_lines();
-        let paths = lines.iter().rev().find_map(|line| {
+        let paths = lines.iter().filter_map(|line| {
             let event = event_in(line, "connected").or_else(|| event_in(line, "path_changed"))?;
             Some(event.get("path")?.as_str()?.to_owned())
         });
-        paths.with_context(|| self.process.report())
+        paths.collect()
     }
 
     /// Waits for its successful end.

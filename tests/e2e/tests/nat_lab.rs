@@ -234,18 +234,7 @@ fn coturn_classifies_the_nats_the_same_way() -> Result<()> {
     let _coturn = coturn(&server, second)?;
     for (access, mapping, filtering) in KINDS {
         let home = lab.home(access)?;
-        // Without a line feed anywhere the tool waits for its timeout, not for us: it ends by itself.
-        let mut command = home.host().command("turnutils_natdiscovery");
-        command.args(["-m", "-f", &server.address4().to_string()]);
-        let said = run(&mut command, "")?;
-        ensure!(
-            said.contains(mapping),
-            "{access:?}: expected {mapping}\n{said}"
-        );
-        ensure!(
-            said.contains(filtering),
-            "{access:?}: expected {filtering}\n{said}"
-        );
+        classified(&home, &server, &[mapping, filtering]).with_context(|| format!("{access:?}"))?;
     }
     Ok(())
 }
@@ -416,6 +405,23 @@ fn coturn(server: &Server, second: IpAddr) -> Result<Process> {
         answers(server.host(), address).with_context(|| process.report())?;
     }
     Ok(process)
+}
+
+/// Asks coturn's tool what the home is behind. What it takes for silence may be a loaded machine, so it is asked three times
+/// before its answer counts: a NAT that is something else stays something else.
+fn classified(home: &Home, server: &Server, expected: &[&str]) -> Result<()> {
+    let mut said = String::new();
+    for _ in 0..3 {
+        let mut command = home.host().command("turnutils_natdiscovery");
+        said = run(
+            command.args(["-m", "-f", &server.address4().to_string()]),
+            "",
+        )?;
+        if expected.iter().all(|words| said.contains(words)) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("expected {expected:?}\n{said}")
 }
 
 /// Waits until a Binding request (RFC 8489 §5) is answered.
