@@ -16,7 +16,7 @@ use crate::lab::{Home, Lab, Server};
 use crate::player::Player;
 
 /// The shared secret between relay and signaling. Only for tests: every deployment makes its own.
-const SECRET: &str = "4f1d0e6a93c85b7720ab94d6cf3e1857a2c06b9de84f7351";
+pub const SECRET: &str = "4f1d0e6a93c85b7720ab94d6cf3e1857a2c06b9de84f7351";
 
 /// Three servers and their daemons, all ready. The daemons are dropped before the servers they run on.
 #[derive(Debug)]
