@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use net_io::clock;
 use rallypoint_client::{
-    Channel, ChannelId, Endpoint, Event, Join, Mode, PlayerId, Privacy, SendError, SignalState,
+    Channel, ChannelId, Endpoint, Event, Join, Mode, PathInfo, PlayerId, Privacy, SendError,
+    SignalState,
 };
 
 use crate::args::PlayArgs;
@@ -107,6 +108,8 @@ struct Player {
     plan: Option<Plan>,
     other: Option<(PlayerId, String)>,
     session: Option<Session>,
+    /// The path in use, or the last one.
+    path: Option<PathInfo>,
     /// The last trouble with signaling: the likely reason when nothing comes.
     trouble: Option<String>,
     /// When something last came of what is due.
@@ -148,6 +151,7 @@ impl Player {
             plan: Some(plan),
             other: None,
             session: None,
+            path: None,
             trouble: None,
             last_progress: (0, clock::mono()),
         })
@@ -180,9 +184,8 @@ impl Player {
     }
 
     fn finish(self) {
-        if let (Some(session), Some((other, _))) = (&self.session, &self.other) {
-            let path = self.endpoint.stats(*other).map(|stats| stats.path);
-            self.report.done(&session.figures(), path.as_ref());
+        if let Some(session) = &self.session {
+            self.report.done(&session.figures(), self.path.as_ref());
         }
         self.endpoint.shutdown();
     }
@@ -217,11 +220,15 @@ impl Player {
                 let name = self.name_of(player);
                 self.report
                     .connected(&name, &path, &trust.to_string(), took);
+                self.path = Some(path);
                 let plan = self.plan.take().unwrap_or_default();
                 self.session = Some(Session::new(plan, clock::mono()));
                 self.touch();
             }
-            Event::PathChanged { from, to, gap, .. } => self.report.path_changed(&from, &to, gap),
+            Event::PathChanged { from, to, gap, .. } => {
+                self.report.path_changed(&from, &to, gap);
+                self.path = Some(to);
+            }
             Event::Message {
                 player,
                 channel,
