@@ -8,7 +8,9 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use client_sdk_proto::{Node, NodeConfig, PlayerId, SocketId, StreamId, StreamRequest};
-use signal_wire::{IceServer, LobbyJoin, LobbyJoined, ServerBody, SignalFrom, Welcome};
+use signal_wire::{
+    IceServer, LeaveReason, LobbyJoin, LobbyJoined, ServerBody, SignalFrom, Welcome,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -170,8 +172,12 @@ impl Driver {
             }
             ServerBody::MemberLeft(event) => self.shared.with(|core| {
                 let now = core.now();
+                let player = PlayerId(event.member.0);
                 if let Some(node) = &mut core.node {
-                    node.remove_player(now, PlayerId(event.member.0));
+                    // Who only lost the signaling server is still there if the session is.
+                    if event.reason == LeaveReason::Left || node.stats(player).is_none() {
+                        node.remove_player(now, player);
+                    }
                 }
             }),
             ServerBody::LobbyReady(_) => self.shared.with(|core| core.push(Event::RoomReady)),
