@@ -308,15 +308,16 @@ fn connect_row(svg: &mut Svg, pair: &Pair, side: &Side, y: f64, axis: &Axis) {
         );
         svg.circle("halo", x, y + bar / 2.0, 8.0);
         svg.circle(&format!("{class}-fill"), x, y + bar / 2.0, 5.0);
-        let (anchor, at) = if x > axis.right - 60.0 {
-            ("end", axis.right)
+        // Beside the marks of the checks, or below them where there is no room.
+        let (anchor, at, below) = if x > axis.right - 60.0 {
+            ("end", axis.right, 31.0)
         } else {
-            ("", x + 8.0)
+            ("", x + 8.0, 26.0)
         };
         svg.text(
             &format!("when {anchor}"),
             at,
-            y + 26.0,
+            y + below,
             &format!("{} ms", whole(connected)),
         );
     }
