@@ -199,6 +199,8 @@ async fn player(addr: SocketAddr, name: &str, number: usize) -> Result<Socket> {
         )
         .await?;
     }
+    // The second of a pair must not come in first: their numbers are given in that order.
+    while !matches!(receive(&mut socket).await?, ServerBody::LobbyJoined(_)) {}
     Ok(socket)
 }
 

@@ -205,6 +205,7 @@ struct Upgrading {
 }
 
 impl Upgrading {
+    /// Waits for the upgrade, then goes: what it needed is not kept as long as the connection.
     async fn run(self) {
         let Self {
             gate,
@@ -214,25 +215,23 @@ impl Upgrading {
             outbox,
             upgrade,
         } = self;
-        let hub = gate.hub.clone();
-        let _alive = caller.alive;
+        let Caller { secure, alive, .. } = caller;
         let Ok(Ok(upgraded)) = timeout(gate.config.limits.handshake_timeout, upgrade).await else {
-            return hub.disconnect(conn).await;
+            return gate.hub.disconnect(conn).await;
         };
         let serving = Serving {
             gate,
             door,
             conn,
             outbox,
+            _alive: alive,
         };
         // One task for each kind of stream: a plain connection has no room for TLS in it.
-        let served = if caller.secure {
-            tokio::spawn(serving.on_tls(upgraded))
+        if secure {
+            tokio::spawn(serving.on_tls(upgraded));
         } else {
-            tokio::spawn(serving.on_tcp(upgraded))
-        };
-        drop(hub);
-        let _ = served.await;
+            tokio::spawn(serving.on_tcp(upgraded));
+        }
     }
 }
 
@@ -241,6 +240,7 @@ struct Serving {
     door: Door,
     conn: ConnId,
     outbox: Arc<Outbox>,
+    _alive: mpsc::Sender<()>,
 }
 
 impl Serving {
@@ -267,9 +267,13 @@ impl Serving {
             door,
             conn,
             outbox,
+            _alive,
         } = self;
+        // Copied and let go: even empty it would hold the 8 KiB that the head was read into.
+        let early = read.to_vec();
+        drop(read);
         let connection = Connection {
-            socket: connection::accept(stream, read.to_vec()).await,
+            socket: connection::accept(stream, early).await,
             conn,
             door,
             hub: gate.hub.clone(),
@@ -277,6 +281,7 @@ impl Serving {
             counters: Arc::clone(&gate.counters),
             ping_interval: gate.config.limits.lobby.ping_interval,
         };
+        drop(gate);
         connection.run().await;
     }
 }
