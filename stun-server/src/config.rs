@@ -9,6 +9,8 @@ use std::time::Duration;
 use ops::config::{self, AddrOrOff, FromRaw, IpPrefix, ListenUrl, Problems, Scheme, Section, Size};
 use ops::logging::LogConfig;
 
+use crate::alternate;
+
 /// The commented default configuration.
 pub const DEFAULT: &str = include_str!("../../deploy/config/rallypoint-stun.toml");
 
@@ -22,12 +24,16 @@ const MOST_THREADS: usize = 256;
 pub struct Config {
     /// `listen`: where requests are answered; `udp` and `tcp`.
     pub listen: Vec<ListenUrl>,
+    /// `alternate`: a second address and port, which turn RFC 5780 on.
+    pub alternate: Option<SocketAddr>,
     /// `threads`: UDP shards; 0 for one per core.
     pub threads: usize,
     /// `receive-buffer`: the kernel's queue of each UDP socket.
     pub receive_buffer: Size,
     /// `[limits]`: what a source may have.
     pub limits: Limits,
+    /// `[protocol]`: what is spoken beside RFC 8489.
+    pub protocol: Protocol,
     /// `[admin] listen`: where `/metrics`, `/healthz` and `/readyz` are served; `"off"` for nowhere.
     pub admin: Option<SocketAddr>,
     /// `[log]`: format and level.
@@ -45,6 +51,9 @@ pub struct Limits {
     pub neighbourhood: u32,
     /// `answers-per-second-total`: to everybody.
     pub answers_per_second_total: u32,
+    /// `redirects-per-second`: answers to a source that leave from, or go, elsewhere than its request
+    /// says; RFC 5780 only.
+    pub redirects_per_second: u32,
     /// `exempt`: prefixes that are never limited.
     pub exempt: Vec<IpPrefix>,
     /// `connections`: open TCP connections.
@@ -55,6 +64,13 @@ pub struct Limits {
     pub first_message: Duration,
     /// `idle`: how long it may be silent, or leave its answers unread, after that.
     pub idle: Duration,
+}
+
+/// The `[protocol]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Protocol {
+    /// `rfc3489`: whether clients of the STUN before 2008 are answered over UDP.
+    pub rfc3489: bool,
 }
 
 impl Default for Config {
@@ -69,9 +85,11 @@ impl Default for Config {
                 listen(Scheme::Tcp, v4),
                 listen(Scheme::Tcp, v6),
             ],
+            alternate: None,
             threads: 0,
             receive_buffer: Size(1 << 20),
             limits: Limits::default(),
+            protocol: Protocol::default(),
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9478))),
             log: LogConfig::default(),
         }
@@ -85,6 +103,7 @@ impl Default for Limits {
             burst: 200,
             neighbourhood: 8,
             answers_per_second_total: 50_000,
+            redirects_per_second: 5,
             exempt: Vec::new(),
             connections: 4096,
             connections_per_address: 64,
@@ -108,17 +127,25 @@ impl FromRaw for Config {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
         let default = Self::default();
         let schemes = [Scheme::Udp, Scheme::Tcp];
-        let listen = section
-            .listen_urls("listen", &schemes)
-            .unwrap_or(default.listen);
+        let urls = section.listen_urls("listen", &schemes);
+        // Nothing can be said about how `alternate` fits to listeners that are all at fault.
+        let are_known = urls.is_some() || !section.has("listen");
+        let listen = urls.unwrap_or(default.listen);
         if listen.is_empty() {
             section.problem("listen", "nothing to listen on");
         }
         if listen.len() > MOST_LISTENERS {
             section.problem("listen", &format!("more than {MOST_LISTENERS} listeners"));
         }
+        let alternate = section.optional("alternate");
+        if let Some(alternate) = alternate.filter(|_| are_known) {
+            for (key, reason) in alternate::faults(&listen, alternate) {
+                section.problem(key, &reason);
+            }
+        }
         Some(Self {
             listen,
+            alternate,
             threads: section.ranged("threads", default.threads, 0..=MOST_THREADS),
             receive_buffer: section.checked("receive-buffer", default.receive_buffer, |size| {
                 let sensible = Size(4 << 10)..=Size(256 << 20);
@@ -129,6 +156,7 @@ impl FromRaw for Config {
                 }
             }),
             limits: section.section("limits")?,
+            protocol: section.section("protocol")?,
             admin: section.section::<Admin>("admin")?.0,
             log: section.section("log")?,
         })
@@ -152,6 +180,11 @@ impl FromRaw for Limits {
                 default.answers_per_second_total,
                 per_second,
             ),
+            redirects_per_second: section.ranged(
+                "redirects-per-second",
+                default.redirects_per_second,
+                1..=1_000,
+            ),
             exempt: section.list("exempt").unwrap_or(default.exempt),
             connections: section.ranged("connections", default.connections, 1..=1_000_000),
             connections_per_address: section.ranged(
@@ -169,6 +202,14 @@ impl FromRaw for Limits {
             );
         }
         Some(limits)
+    }
+}
+
+impl FromRaw for Protocol {
+    fn from_raw(section: &mut Section<'_>) -> Option<Self> {
+        Some(Self {
+            rfc3489: section.value("rfc3489", false),
+        })
     }
 }
 
@@ -217,6 +258,8 @@ mod tests {
             "answers-per-second-total",
         ];
         let more = [
+            "redirects-per-second",
+            "rfc3489",
             "exempt",
             "connections",
             "connections-per-address",
@@ -243,9 +286,89 @@ mod tests {
     }
 
     #[test]
+    fn two_addresses_and_what_is_spoken_are_read() {
+        let text = "listen = ['udp://203.0.113.10:3478', 'tcp://0.0.0.0:3478']\n\
+                    alternate = '203.0.113.11:3479'\n[protocol]\nrfc3489 = true\n";
+        let config = Config::from_toml(text).unwrap();
+        let alternate = config.alternate.map(|address| address.to_string());
+        assert_eq!(alternate.as_deref(), Some("203.0.113.11:3479"));
+        assert!(config.protocol.rfc3489);
+        assert_eq!(Config::default().protocol, Protocol { rfc3489: false });
+    }
+
+    #[test]
+    fn every_fault_of_a_second_address_is_named() {
+        let cases: [(&str, &[&str]); 7] = [
+            (
+                "listen = ['udp://0.0.0.0:3478', 'udp://[::]:3478']\nalternate = '203.0.113.11:3479'",
+                &[
+                    "configuration:1: listen: `udp://0.0.0.0:3478`: with `alternate` every UDP \
+                     listener names one address, no wildcard or group",
+                    "configuration:1: listen: `udp://[::]:3478`: with `alternate` every UDP \
+                     listener names one address, no wildcard or group",
+                ],
+            ),
+            // The default listens on wildcards.
+            (
+                "alternate = '203.0.113.11:3479'",
+                &[
+                    "configuration: listen: `udp://0.0.0.0:3478`: with",
+                    "configuration: listen: `udp://[::]:3478`: with",
+                ],
+            ),
+            (
+                "listen = ['udp://203.0.113.10:3478']\nalternate = '203.0.113.10:3478'",
+                &[
+                    "configuration:2: alternate: `203.0.113.10:3478`: expected another address than \
+                     `udp://203.0.113.10:3478` has",
+                    "configuration:2: alternate: `203.0.113.10:3478`: expected another port than \
+                     `udp://203.0.113.10:3478` has",
+                ],
+            ),
+            (
+                "listen = ['tcp://203.0.113.10:3478']\nalternate = '0.0.0.0:3479'",
+                &[
+                    "configuration:2: alternate: `0.0.0.0:3479`: expected an address of this host",
+                    "configuration:2: alternate: needs exactly one IPv4 UDP listener beside it, \
+                     `listen` has 0",
+                ],
+            ),
+            (
+                "listen = ['udp://203.0.113.10:1', 'udp://203.0.113.9:1']\nalternate = '203.0.113.11:2'",
+                &[
+                    "configuration:2: alternate: needs exactly one IPv4 UDP listener beside it, `listen` has 2",
+                ],
+            ),
+            (
+                "listen = ['udp://203.0.113.10:3478']\nalternate = '[2001:db8::1]:3479'",
+                &[
+                    "configuration:2: alternate: needs exactly one IPv6 UDP listener beside it, `listen` has 0",
+                ],
+            ),
+            (
+                "listen = ['upd://203.0.113.10:3478']\nalternate = '203.0.113.11'\n[protocol]\nrfc3489 = 1\nrfc5780 = true",
+                &[
+                    "configuration:1: listen[0]: ",
+                    "configuration:2: alternate: ",
+                    "configuration:4: protocol.rfc3489: ",
+                    "configuration:5: protocol.rfc5780: ",
+                ],
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = Config::from_toml(text).unwrap_err().to_string();
+            let lines: Vec<_> = said.lines().collect();
+            assert_eq!(lines.len(), expected.len(), "{said}");
+            for (line, expected) in lines.iter().zip(expected) {
+                assert!(line.starts_with(expected), "{expected}\nis not in\n{said}");
+            }
+        }
+    }
+
+    #[test]
     fn every_fault_is_named_at_once() {
         let text = "listen = ['tls://0.0.0.0:5349', 'udp://localhost:3478']\nthreads = 1000\n\
-                    receive-buffer = '1B'\n[limits]\nburst = 0\nexempt = ['10.9.0.1/16']\nanswers = 1\n\
+                    receive-buffer = '1B'\n[limits]\nburst = 0\nredirects-per-second = 0\nexempt = ['10.9.0.1/16']\nanswers = 1\n\
                     answers-per-second-total = 50\n[admin]\nlisten = '9478'\n[log]\nformat = 'xml'\n\
                     level = 'loud'\n";
         let faults = Config::from_toml(text).unwrap_err();
@@ -256,6 +379,7 @@ mod tests {
             "threads",
             "receive-buffer",
             "limits.burst",
+            "limits.redirects-per-second",
             "limits.exempt[0]",
             "limits.answers",
             "limits.answers-per-second-total",

@@ -48,6 +48,7 @@ ops::label_set! {
     enum Response: ("method", "class", "code") {
         BindingSuccess = ("binding", "success", "none"),
         BindingUnknownAttribute = ("binding", "error", "420"),
+        BindingBadRequest = ("binding", "error", "400"),
     }
 }
 
@@ -74,6 +75,7 @@ ops::label! {
         Source = "source",
         Neighbourhood = "neighbourhood",
         Server = "server",
+        Redirect = "redirect",
     }
 }
 
@@ -216,6 +218,7 @@ impl Counters {
                 self.responses.inc(match answer {
                     Answer::Success => Response::BindingSuccess,
                     Answer::UnknownAttribute => Response::BindingUnknownAttribute,
+                    Answer::BadRequest => Response::BindingBadRequest,
                 });
             }
             Verdict::Absorbed => self.indications.inc(()),
@@ -226,6 +229,7 @@ impl Counters {
                         Limit::Source => Limiter::Source,
                         Limit::Neighbourhood => Limiter::Neighbourhood,
                         Limit::Server => Limiter::Server,
+                        Limit::Redirect => Limiter::Redirect,
                     });
                 }
                 self.discarded.inc(reason.into());

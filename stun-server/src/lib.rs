@@ -2,7 +2,8 @@
 //!
 //! A shell around [`stun_server_proto`]: it moves bytes, reads the clock and counts verdicts.
 //! Follow one datagram through `shard.rs`, one connection through `stream.rs`; both ask the machine and
-//! count its verdict in `counters.rs`.
+//! count its verdict in `counters.rs`. The four endpoints of RFC 5780 are bound in `alternate.rs`; it and
+//! RFC 3489 are answered over UDP only, where there is something to find out.
 //!
 //! ```
 //! use ops::metrics::Registry;
@@ -18,6 +19,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod alternate;
 pub mod config;
 mod counters;
 mod server;

@@ -11,8 +11,9 @@ use mio::{Poll, Token, Waker};
 use net_io::{BindOptions, UdpSocket, clock, tcp};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
-use stun_server_proto::{LimitConfig, Prefix, Responder, SourceLimits};
+use stun_server_proto::{Endpoints, LimitConfig, Prefix, Responder, SourceLimits};
 
+use crate::alternate;
 use crate::config::{Config, Limits};
 use crate::counters::{Counters, QueueDrops};
 use crate::shard::{Listener, Shard};
@@ -33,6 +34,14 @@ pub enum BindError {
         url: ListenUrl,
         /// What the system said.
         source: io::Error,
+    },
+    /// The configuration, made by a program, has a fault that a file's would have been refused for.
+    #[error("{key}: {reason}")]
+    Config {
+        /// The key at fault.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Its metrics could not be declared.
     #[error(transparent)]
@@ -61,6 +70,18 @@ impl Server {
         let mut counters = Counters::declare(registry, shards + 1)?.into_iter();
         let limits = Arc::new(source_limits(&config.limits)?);
         let responder = || Responder::new(Arc::clone(&limits));
+        let (endpoints, rfc3489) = (sockets.endpoints, config.protocol.rfc3489);
+        let datagram_responder = || {
+            let answers = match endpoints {
+                Some(endpoints) => responder().with_endpoints(endpoints),
+                None => responder(),
+            };
+            if rfc3489 {
+                answers.with_rfc3489()
+            } else {
+                answers
+            }
+        };
         QueueDrops::declare(std::mem::take(&mut sockets.queue_drops), registry)?;
 
         let mut server = Self {
@@ -71,7 +92,7 @@ impl Server {
             sockets.udp.into_iter().zip(counters.by_ref()).enumerate()
         {
             let (worker, poll) = Worker::prepare()?;
-            let shard = Shard::new(poll, listeners, responder(), counters)?;
+            let shard = Shard::new(poll, listeners, datagram_responder(), counters)?;
             let stop = Arc::clone(&worker.stop);
             server.start(worker, format!("udp-{index}"), move || shard.run(&stop))?;
         }
@@ -84,7 +105,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens, in the order of the configuration, with the ports that the system chose.
+    /// Where it listens, in the order of the configuration, with the ports that the system chose; behind
+    /// them the three endpoints that `alternate` adds.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<(Scheme, SocketAddr)> {
         self.local_addrs.clone()
@@ -163,6 +185,7 @@ fn source_limits(limits: &Limits) -> io::Result<SourceLimits> {
         burst: limits.burst,
         neighbourhood: limits.neighbourhood,
         server: limits.answers_per_second_total,
+        redirects: limits.redirects_per_second,
         exempt: limits
             .exempt
             .iter()
@@ -178,6 +201,8 @@ struct Sockets {
     udp: Vec<Vec<Listener>>,
     tcp: Vec<TcpListener>,
     queue_drops: Vec<QueueDrops>,
+    /// Those of RFC 5780, if it is on.
+    endpoints: Option<Endpoints>,
 }
 
 impl Sockets {
@@ -187,26 +212,61 @@ impl Sockets {
             udp: std::iter::repeat_with(Vec::new).take(shards).collect(),
             tcp: Vec::new(),
             queue_drops: Vec::new(),
+            endpoints: None,
         };
+        if let Some(alternate) = config.alternate {
+            let faults = alternate::faults(&config.listen, alternate);
+            if let Some((key, reason)) = faults.into_iter().next() {
+                return Err(BindError::Config { key, reason });
+            }
+        }
+        let mut others = Vec::new();
         for url in &config.listen {
             let failed = |source| BindError::Listen { url: *url, source };
-            let address = match url.scheme {
-                Scheme::Udp => sockets.add_udp(url.address, config).map_err(failed)?,
-                Scheme::Tcp => sockets.add_tcp(url.address).map_err(failed)?,
-                Scheme::Tls | Scheme::Http | Scheme::Https => {
+            let address = match (url.scheme, config.alternate) {
+                (Scheme::Udp, Some(other)) if other.is_ipv4() == url.address.is_ipv4() => {
+                    let [first, rest @ ..] = sockets.add_endpoints(url.address, other, config)?;
+                    others.extend(rest.map(|address| (Scheme::Udp, address)));
+                    first
+                }
+                (Scheme::Udp, _) => sockets.add_udp(url.address, config).map_err(failed)?,
+                (Scheme::Tcp, _) => sockets.add_tcp(url.address).map_err(failed)?,
+                (Scheme::Tls | Scheme::Http | Scheme::Https, _) => {
                     let what = "rallypoint-stun listens on udp and tcp";
                     return Err(failed(io::Error::new(io::ErrorKind::Unsupported, what)));
                 }
             };
             sockets.local_addrs.push((url.scheme, address));
         }
+        sockets.local_addrs.append(&mut others);
         Ok(sockets)
     }
 
     fn add_udp(&mut self, address: SocketAddr, config: &Config) -> io::Result<SocketAddr> {
-        let size = usize::try_from(config.receive_buffer.bytes()).unwrap_or(usize::MAX);
-        let group = bind_group(address, self.udp.len(), size)?;
+        let group = bind_group(address, self.udp.len(), receive_buffer(config))?;
         let local = group.first().map_or(address, UdpSocket::local_addr);
+        self.add_group(local, group);
+        Ok(local)
+    }
+
+    /// The four endpoints of RFC 5780, the one at `primary` first.
+    fn add_endpoints(
+        &mut self,
+        primary: SocketAddr,
+        other: SocketAddr,
+        config: &Config,
+    ) -> Result<[SocketAddr; 4], BindError> {
+        let bound = alternate::bind(primary, other, self.udp.len(), receive_buffer(config))?;
+        let addresses = bound.endpoints.all();
+        for (local, group) in addresses.into_iter().zip(bound.groups) {
+            self.add_group(local, group);
+        }
+        self.endpoints = Some(bound.endpoints);
+        Ok(addresses)
+    }
+
+    /// Gives each shard its socket of a group.
+    fn add_group(&mut self, local: SocketAddr, group: Vec<UdpSocket>) {
         let url = ListenUrl {
             scheme: Scheme::Udp,
             address: local,
@@ -216,7 +276,6 @@ impl Sockets {
             shard.push(Listener::new(socket, drops.shard()));
         }
         self.queue_drops.push(drops);
-        Ok(local)
     }
 
     fn add_tcp(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
@@ -227,8 +286,16 @@ impl Sockets {
     }
 }
 
+fn receive_buffer(config: &Config) -> usize {
+    usize::try_from(config.receive_buffer.bytes()).unwrap_or(usize::MAX)
+}
+
 /// One socket per shard on the same address, among which the kernel spreads the sources.
-fn bind_group(address: SocketAddr, shards: usize, size: usize) -> io::Result<Vec<UdpSocket>> {
+pub(crate) fn bind_group(
+    address: SocketAddr,
+    shards: usize,
+    size: usize,
+) -> io::Result<Vec<UdpSocket>> {
     let options = |reuse_port| BindOptions {
         reuse_port,
         recv_buffer: Some(size),

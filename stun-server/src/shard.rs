@@ -1,6 +1,7 @@
 //! One UDP shard: receive a batch, ask the machine about each datagram, send the answers.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub(crate) struct Shard {
     counters: Counters,
     received: RecvBatch,
     replies: SendBatch,
+    /// The one answer that leaves from another socket than it was asked on (RFC 5780).
+    elsewhere: SendBatch,
     reply: Vec<u8>,
     failures: u32,
 }
@@ -69,6 +72,7 @@ impl Shard {
             counters,
             received: RecvBatch::new(MAX_BATCH, MAX_MESSAGE),
             replies: SendBatch::new(),
+            elsewhere: SendBatch::new(),
             reply: Vec::new(),
             failures: 0,
         })
@@ -97,10 +101,14 @@ impl Shard {
 
     /// One batch of each listener in turn, so that none of them waits for another to fall silent.
     fn answer_ready_listeners(&mut self) {
-        for listener in &mut self.listeners {
-            if !listener.is_ready {
+        for index in 0..self.listeners.len() {
+            let Some(listener) = self
+                .listeners
+                .get_mut(index)
+                .filter(|listener| listener.is_ready)
+            else {
                 continue;
-            }
+            };
             match listener.socket.recv_batch(&mut self.received) {
                 Ok(count) => {
                     listener.is_ready = count >= self.received.capacity();
@@ -116,33 +124,55 @@ impl Shard {
                     continue;
                 }
             }
-            let received_at = clock::mono();
-            self.counters.too_long(self.received.truncated());
-            let mut is_timed = false;
-            for datagram in self.received.iter() {
-                let (from, local, bytes) = (datagram.from, datagram.local, datagram.bytes);
-                let verdict =
-                    self.responder
-                        .handle(received_at, from, local, bytes, &mut self.reply);
-                self.counters
-                    .judged(Transport::Udp, from, bytes.len(), verdict);
-                if let Verdict::Reply { from: local, .. } = verdict {
-                    is_timed |= self.counters.is_timed();
-                    // A batch of answers has as much room as the batch they answer.
-                    let _ = self.replies.push(from, local.ip(), &[&self.reply]);
-                }
-            }
-            if !self.replies.is_empty() {
-                self.counters
-                    .sent_batch(listener.socket.send_batch(&mut self.replies));
-            }
-            if is_timed {
-                self.counters
-                    .timed(clock::mono().saturating_duration_since(received_at));
-            }
-            listener
-                .queue_drops
-                .store(listener.socket.overflow_drops(), Ordering::Relaxed);
+            self.answer_received(index);
         }
     }
+
+    /// Answers the batch that the listener at `index` has received.
+    fn answer_received(&mut self, index: usize) {
+        let Some(listener) = self.listeners.get(index) else {
+            return;
+        };
+        let received_at = clock::mono();
+        self.counters.too_long(self.received.truncated());
+        let mut is_timed = false;
+        for datagram in self.received.iter() {
+            let (source, local, bytes) = (datagram.from, datagram.local, datagram.bytes);
+            let verdict = self
+                .responder
+                .handle(received_at, source, local, bytes, &mut self.reply);
+            self.counters
+                .judged(Transport::Udp, source, bytes.len(), verdict);
+            if let Verdict::Reply { from, to, .. } = verdict {
+                is_timed |= self.counters.is_timed();
+                if from == local {
+                    // A batch of answers has as much room as the batch they answer.
+                    let _ = self.replies.push(to, from.ip(), &[&self.reply]);
+                } else if let Some(other) = listener_at(&self.listeners, from) {
+                    // Rare by its limit, so each is sent at once.
+                    let _ = self.elsewhere.push(to, from.ip(), &[&self.reply]);
+                    let report = other.socket.send_batch(&mut self.elsewhere);
+                    self.counters.sent_batch(report);
+                }
+            }
+        }
+        if !self.replies.is_empty() {
+            self.counters
+                .sent_batch(listener.socket.send_batch(&mut self.replies));
+        }
+        if is_timed {
+            self.counters
+                .timed(clock::mono().saturating_duration_since(received_at));
+        }
+        listener
+            .queue_drops
+            .store(listener.socket.overflow_drops(), Ordering::Relaxed);
+    }
+}
+
+/// The shard's socket at one of the four endpoints of RFC 5780; every shard has all four.
+fn listener_at(listeners: &[Listener], local: SocketAddr) -> Option<&Listener> {
+    listeners
+        .iter()
+        .find(|listener| listener.socket.local_addr() == local)
 }

@@ -1,7 +1,8 @@
 //! How many answers a source may have: token buckets in a table of fixed size.
 //!
 //! Three limits, narrow to wide: a source (an IPv4 address, an IPv6 /64), its neighbourhood (/24, /48)
-//! and the server. A bucket is one word: a tag of its key and the time at which it will be full again,
+//! and the server. A fourth, small one is for a source's answers that leave from elsewhere, or go
+//! elsewhere, than its request says (RFC 5780). A bucket is one word: a tag of its key and the time at which it will be full again,
 //! which says how many tokens are missing (the "generic cell rate algorithm"). All shards share the
 //! table, so a source spread over shards is still one source, and a stranger leaves nothing behind but
 //! one of these words.
@@ -29,6 +30,8 @@ const TIME_BITS: u32 = 40;
 const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 /// The longest a bucket may take to fill, an hour, so that times stay unambiguous.
 const LONGEST_BURST: u64 = 3_600_000_000;
+/// Marks the key of a source's bucket for redirects.
+const REDIRECT: u64 = 1 << 16;
 /// How often a word that other shards change at the same moment is tried again.
 const ATTEMPTS: usize = 8;
 
@@ -43,6 +46,9 @@ pub struct LimitConfig {
     pub neighbourhood: u32,
     /// Answers a second to everybody.
     pub server: u32,
+    /// Answers a second to a source that leave from, or go, elsewhere than its request says; twice as
+    /// many at once. They count against the other limits too.
+    pub redirects: u32,
     /// Who is never limited and counts against nobody.
     pub exempt: Vec<Prefix>,
 }
@@ -55,6 +61,8 @@ impl Default for LimitConfig {
             burst: 200,
             neighbourhood: 8,
             server: 50_000,
+            // A client that discovers its NAT's behavior asks for about eight of them.
+            redirects: 5,
             exempt: Vec::new(),
         }
     }
@@ -79,6 +87,8 @@ pub enum Limit {
     Neighbourhood,
     /// That of the whole server.
     Server,
+    /// That of the source for answers from or to elsewhere.
+    Redirect,
 }
 
 /// The table. Shared by all shards.
@@ -88,6 +98,7 @@ pub struct SourceLimits {
     source: Rate,
     neighbourhood: Rate,
     server: Rate,
+    redirect: Rate,
     exempt: Vec<Prefix>,
     /// The longest that any bucket takes to fill: a time further ahead than this is long past.
     horizon: u64,
@@ -108,13 +119,16 @@ impl SourceLimits {
         let neighbourhood = Rate::new(wide(config.per_source), wide(config.burst));
         // A tenth of a second's worth at once: enough for the largest batches.
         let server = Rate::new(config.server.into(), u64::from(config.server).div_ceil(10));
-        let bursts = [source, neighbourhood, server].map(|rate| rate.burst_micros);
+        let redirects = u64::from(config.redirects);
+        let redirect = Rate::new(redirects, redirects * 2);
+        let bursts = [source, neighbourhood, server, redirect].map(|rate| rate.burst_micros);
         Self {
             epoch: now,
             key: Key::new(seed),
             source,
             neighbourhood,
             server,
+            redirect,
             exempt: config.exempt.clone(),
             horizon: bursts.into_iter().max().unwrap_or(0),
             total: AtomicU64::new(0),
@@ -124,14 +138,10 @@ impl SourceLimits {
 
     /// Asks for one answer to `source`.
     pub fn admit(&self, now: Instant, source: IpAddr) -> Admission {
-        if self.exempt.iter().any(|prefix| prefix.contains(source)) {
+        if self.is_exempt(source) {
             return Admission::Admitted;
         }
-        let micros = now.saturating_duration_since(self.epoch).as_micros();
-        // 0 marks a word without a bucket, so the first microsecond is skipped.
-        let now = u64::try_from(micros & u128::from(TIME_MASK))
-            .unwrap_or(0)
-            .wrapping_add(1);
+        let now = self.micros(now);
         let [narrow, wide] = keys(source);
         if !self.take(now, narrow, self.source) {
             return Admission::Refused(Limit::Source);
@@ -143,6 +153,29 @@ impl SourceLimits {
             return Admission::Refused(Limit::Server);
         }
         Admission::Admitted
+    }
+
+    /// Asks for an answer that was admitted to leave from, or go, elsewhere than its request says.
+    pub fn admit_redirect(&self, now: Instant, source: IpAddr) -> Admission {
+        let [(kind, address), _] = keys(source);
+        let key = (kind | REDIRECT, address);
+        if self.is_exempt(source) || self.take(self.micros(now), key, self.redirect) {
+            Admission::Admitted
+        } else {
+            Admission::Refused(Limit::Redirect)
+        }
+    }
+
+    fn is_exempt(&self, source: IpAddr) -> bool {
+        self.exempt.iter().any(|prefix| prefix.contains(source))
+    }
+
+    /// The table's time. 0 marks a word without a bucket, so the first microsecond is skipped.
+    fn micros(&self, now: Instant) -> u64 {
+        let micros = now.saturating_duration_since(self.epoch).as_micros();
+        u64::try_from(micros & u128::from(TIME_MASK))
+            .unwrap_or(0)
+            .wrapping_add(1)
     }
 
     /// Takes a token from the bucket of `key`.

@@ -71,9 +71,14 @@ fn request(build: impl FnOnce(&mut MessageWriter<'_>)) -> Vec<u8> {
 }
 
 fn success(local: &str) -> Verdict {
+    success_to(local, "192.0.2.1:50000")
+}
+
+fn success_to(local: &str, source: &str) -> Verdict {
     Verdict::Reply {
         answer: Answer::Success,
         from: local.parse().unwrap(),
+        to: source.parse().unwrap(),
     }
 }
 
@@ -102,7 +107,7 @@ fn ipv6_sources_get_ipv6_addresses_and_mapped_ones_their_ipv4() {
     let mut harness = Harness::new().from("[2001:db8::1]:50000");
     assert_eq!(
         harness.handle(&request(|_| {})),
-        success("203.0.113.10:3478")
+        success_to("203.0.113.10:3478", "[2001:db8::1]:50000")
     );
     assert_eq!(harness.reply.len(), 44);
     let mapped = harness
@@ -114,7 +119,7 @@ fn ipv6_sources_get_ipv6_addresses_and_mapped_ones_their_ipv4() {
     let mut harness = Harness::new().from("[::ffff:192.0.2.1]:50000");
     assert_eq!(
         harness.handle(&request(|_| {})),
-        success("203.0.113.10:3478")
+        success_to("203.0.113.10:3478", "[::ffff:192.0.2.1]:50000")
     );
     let mapped = harness
         .reply()
@@ -168,12 +173,13 @@ fn unknown_required_attributes_are_listed_in_a_420() {
             .raw(AttributeType(0x8fff), b"optional");
         writer.fingerprint();
     });
-    let from = harness.local;
+    let (from, to) = (harness.local, harness.source);
     assert_eq!(
         harness.handle(&bytes),
         Verdict::Reply {
             answer: Answer::UnknownAttribute,
-            from
+            from,
+            to
         }
     );
     let reply = harness.reply();

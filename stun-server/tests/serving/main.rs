@@ -8,6 +8,7 @@
     reason = "helpers of tests"
 )]
 
+mod behavior;
 mod client;
 mod datagrams;
 mod metrics;

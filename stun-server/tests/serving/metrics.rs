@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use ops::Health;
 use ops::metrics::{self, BuildInfo};
+use stun_wire::attribute::{ChangeRequest, ResponsePort};
 use stun_wire::{AttributeType, Class, Method};
 
 use crate::client::*;
@@ -28,7 +29,7 @@ const NOT_ON_LOOPBACK: [&str; 4] = [
 fn everything_declared_moves_when_the_service_is_used() {
     let fixture = Fixture::start(
         "listen = ['udp://127.0.0.1:0', 'udp://[::1]:0', 'tcp://127.0.0.1:0', 'tcp://[::1]:0']\n\
-         threads = 2\nreceive-buffer = '4KiB'\n\
+         alternate = '127.0.0.2:0'\nthreads = 2\nreceive-buffer = '4KiB'\n\
          [limits]\nfirst-message = '2s'\nidle = '100ms'\nconnections = 2\n\
          connections-per-address = 1\nanswers-per-second = 100\nburst = 100\nneighbourhood = 1\n\
          answers-per-second-total = 1000\nexempt = ['::1']",
@@ -132,7 +133,8 @@ fn samples(text: &str) -> Vec<(String, f64)> {
 
 /// Enough to have one answer timed.
 fn ask_over_udp(fixture: &Fixture) {
-    for (scheme, server) in fixture.server.local_addrs() {
+    // The endpoints of `alternate` stand behind the four that are configured.
+    for (scheme, server) in fixture.server.local_addrs().into_iter().take(4) {
         if scheme.as_str() == "udp" {
             let socket = socket_for(server);
             for _ in 0..90 {
@@ -145,6 +147,10 @@ fn ask_over_udp(fixture: &Fixture) {
         writer.raw(AttributeType(0x7fff), b"");
     });
     exchange(&socket_for(fixture.udp()), fixture.udp(), &unknown);
+    let nonsense = request_with(|writer| {
+        writer.attribute(&ResponsePort(0));
+    });
+    exchange(&socket_for(fixture.udp()), fixture.udp(), &nonsense);
 }
 
 fn send_what_is_discarded(fixture: &Fixture) {
@@ -180,13 +186,23 @@ fn send_what_is_discarded(fixture: &Fixture) {
 }
 
 fn reach_every_limit(fixture: &Fixture) {
-    let burst = |source: [u8; 4], count: usize| {
+    let burst_of = |bytes: &[u8], source: [u8; 4], count: usize| {
         let socket = UdpSocket::bind((Ipv4Addr::from(source), 0)).unwrap();
         for _ in 0..count {
-            let _ = socket.send_to(&request(), fixture.udp());
+            let _ = socket.send_to(bytes, fixture.udp());
         }
     };
+    let burst = |source, count| burst_of(&request(), source, count);
     let limited = |limiter: &str| format!("rallypoint_rate_limited_total{{limiter=\"{limiter}\"}}");
+    let elsewhere = request_with(|writer| {
+        writer.attribute(&ChangeRequest {
+            change_ip: true,
+            change_port: true,
+        });
+    });
+    fixture.until(&limited("redirect"), || {
+        burst_of(&elsewhere, [127, 4, 0, 1], 30);
+    });
     fixture.until(&limited("source"), || burst([127, 2, 0, 1], 30));
     // A /24 has no more than one source has here, so two of its sources reach its limit.
     fixture.until(&limited("neighbourhood"), || {

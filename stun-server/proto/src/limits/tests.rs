@@ -45,6 +45,30 @@ fn a_source_gets_its_burst_and_then_its_rate() {
 }
 
 #[test]
+fn redirected_answers_have_a_small_bucket_of_their_own() {
+    let (limits, start) = table(&LimitConfig {
+        exempt: vec![Prefix::new([198, 51, 100, 0].into(), 24)],
+        ..LimitConfig::default()
+    });
+    let redirected = |now, source: &str, attempts: usize| {
+        let source = source.parse().unwrap();
+        (0..attempts)
+            .filter(|_| limits.admit_redirect(now, source) == Admission::Admitted)
+            .count()
+    };
+    assert_eq!(redirected(start, "192.0.2.1", 100), 10);
+    let refused = limits.admit_redirect(start, "192.0.2.1".parse().unwrap());
+    assert_eq!(refused, Admission::Refused(Limit::Redirect));
+    // Five a second come back, and neither bucket knows of the other.
+    assert_eq!(redirected(start + millis(1_000), "192.0.2.1", 100), 5);
+    assert_eq!(admitted(&limits, start, "192.0.2.1", 1000), 200);
+    assert_eq!(redirected(start, "192.0.2.2", 100), 10);
+    assert_eq!(redirected(start, "2001:db8::1", 100), 10);
+    assert_eq!(redirected(start, "2001:db8::2", 100), 0, "the same /64");
+    assert_eq!(redirected(start, "198.51.100.1", 100), 100, "exempt");
+}
+
+#[test]
 fn the_refusal_names_the_limit() {
     let (limits, start) = table(&LimitConfig {
         burst: 1,
