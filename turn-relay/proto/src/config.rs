@@ -43,7 +43,7 @@ pub struct RelayConfig {
     pub limits: Limits,
     /// Switches of the protocol.
     pub protocol: Protocol,
-    /// While draining, clients are sent here with 300 (Try Alternate) in place of 508.
+    /// While draining, clients of its family are sent here with 300 (Try Alternate) in place of 508.
     pub alternate: Option<SocketAddr>,
 }
 

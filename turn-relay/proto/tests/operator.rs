@@ -52,6 +52,10 @@ fn draining_sends_clients_to_the_alternate_server() {
         (Some(300), Some(addr("203.0.113.20:3478")))
     );
     assert!(reply.is_signed_by(&alice.key()));
+    // §14.15: never to an address of the other family.
+    let mut six = Player::bob("[2001:db8::7]:5000");
+    let reply = six.ask(&mut world, allocate());
+    assert_eq!((reply.code, reply.alternate), (Some(508), None));
     world.assert_empty();
 }
 

@@ -67,9 +67,11 @@ pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer,
     wish.check_families(relay)?;
     if relay.draining {
         let insufficient = Reject::bare(error_code::INSUFFICIENT_CAPACITY);
-        return Err(relay
-            .config
-            .alternate
+        // RFC 8489 §14.15: ALTERNATE-SERVER is of the family of the request's source.
+        let is_v4 = request.path.remote.is_ipv4();
+        let alternate = relay.config.alternate;
+        return Err(alternate
+            .filter(|server| server.is_ipv4() == is_v4)
             .map_or(insufficient, Reject::alternate));
     }
     match wish.token {
