@@ -41,6 +41,12 @@ impl Certificates {
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         self.0.load_full()
     }
+
+    /// Serves what was loaded from other files.
+    pub(crate) fn replace(&self, loaded: &Self, reloads: &CounterVec<Reload>) {
+        self.0.store(loaded.current());
+        reloads.with(Reload::Served).inc();
+    }
 }
 
 /// Declares the count of reloads; without TLS it stays 0.

@@ -52,6 +52,8 @@ pub struct Config {
     pub streams: StreamLimits,
     /// Switches of the protocol.
     pub protocol: Protocol,
+    /// How the relay ends.
+    pub drain: Drain,
     /// Where `/metrics`, `/healthz` and `/readyz` are; `None`: nowhere.
     pub admin: Option<SocketAddr>,
     /// What is logged and how.
@@ -79,6 +81,7 @@ impl Default for Config {
             limits: Limits::default(),
             streams: StreamLimits::default(),
             protocol: Protocol::default(),
+            drain: Drain::default(),
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9479))),
             log: LogConfig::default(),
         }
@@ -134,7 +137,7 @@ pub struct TlsFiles {
 }
 
 /// A secret shared with whoever mints credentials.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedSecret {
     /// Named in the usernames it signs, so that others need not be tried.
     pub id: Option<String>,
@@ -172,6 +175,25 @@ impl Default for Peers {
             allow_only: false,
             allow_loopback_for_tests: false,
             min_port: 1024,
+        }
+    }
+}
+
+/// How a relay that is to end treats its clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Allocations that have not ended by themselves after this are ended.
+    pub deadline: Duration,
+    /// Another relay, which new clients of its address family are sent to (300) in place of being
+    /// refused (508).
+    pub alternate: Option<SocketAddr>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(300),
+            alternate: None,
         }
     }
 }

@@ -37,6 +37,12 @@ impl Connections {
         })))
     }
 
+    /// Other bounds for connections to come; those that are open stay.
+    pub(crate) fn set_limits(&self, limits: StreamLimits) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.limits = limits;
+    }
+
     /// A place for a connection from `client`, if there is one.
     pub(crate) fn enter(&self, client: IpAddr) -> Result<Place, StreamRefusal> {
         let address = source(client);

@@ -5,6 +5,7 @@
 //! For each side, received = the sum of its verdicts.
 
 mod labels;
+mod reload;
 mod scrape;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ pub(crate) use labels::{
     Bound, Carrier, Dropped, Ended, Limiter, Operation, Outcome, Side, StreamEnd, StreamKind,
     StreamRefusal, Towards, Version, Wrapped,
 };
+pub(crate) use reload::ConfigGauges;
 pub(crate) use scrape::Cells;
 
 use labels::client_labels;
@@ -87,13 +89,7 @@ pub(crate) fn register(
     registry: &Registry,
     shards: usize,
     udp: &[ListenUrl],
-    bandwidth_limit: Option<u32>,
 ) -> Result<Vec<ShardCounters>, MetricError> {
-    let limit = registry.gauge(
-        "rallypoint_turn_bandwidth_limit_bytes_per_second",
-        "Payload bytes a second of one allocation, each way; 0: unlimited.",
-    )?;
-    limit.set(i64::from(bandwidth_limit.unwrap_or(0)));
     Ok(dealt!(
         shards,
         ShardCounters {

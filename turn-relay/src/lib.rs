@@ -21,8 +21,8 @@ mod stream;
 mod streams;
 mod tls;
 
-pub use config::{Config, EXAMPLE, NamedSecret, Peers, StreamLimits, TlsFiles};
-pub use server::{BindError, Server};
+pub use config::{Config, Drain, EXAMPLE, NamedSecret, Peers, StreamLimits, TlsFiles};
+pub use server::{BindError, ReloadError, Reloaded, Server};
 pub use tls::TlsError;
 
 pub use ops::config::{IpPrefix, ListenUrl, PortRange, Scheme, Secret};

@@ -1,5 +1,8 @@
 //! The `rallypoint-turn` daemon: configuration, logs, metrics, the relay, and the wait for its end.
 
+mod reload_requests;
+
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -7,6 +10,7 @@ use ops::Health;
 use ops::admin::Admin;
 use ops::daemon::{self, Program, Start};
 use ops::metrics::{self, BuildInfo, Registry};
+use reload_requests::{ConfigFile, ReloadRequests};
 use turn_relay::{Config, EXAMPLE, Server};
 
 const PROGRAM: Program = Program {
@@ -17,11 +21,12 @@ const PROGRAM: Program = Program {
 };
 
 fn main() -> ExitCode {
+    let file = ConfigFile::of(std::env::args_os());
     let config = match daemon::start::<Config>(PROGRAM) {
         Start::Run(config) => config,
         Start::Exit(code) => return code,
     };
-    match run(config) {
+    match run(config, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -30,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
     ops::logging::init(&config.log)?;
     daemon::abort_on_panic();
     let registry = Registry::new();
@@ -47,7 +52,8 @@ fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let signal = ops::shutdown::signal();
+        let mut signal = pin!(ops::shutdown::signal());
+        let mut reloads = ReloadRequests::new(file)?;
         let admin = match config.admin {
             Some(addr) => {
                 let bound = Admin::bind(addr, registry.clone(), health.clone()).await;
@@ -55,18 +61,40 @@ fn run(config: Config) -> anyhow::Result<()> {
             }
             None => None,
         };
-        let server = Server::bind(config, &registry)?;
+        let mut server = Server::bind(config, &registry)?;
         for (scheme, addr) in server.local_addrs() {
             tracing::info!("listening on {}://{addr}", scheme.as_str());
         }
         health.set_ready(true);
-        signal.await;
+        loop {
+            tokio::select! {
+                () = &mut signal => break,
+                file = reloads.next() => {
+                    // What came of it is in the log and the metrics.
+                    let _ = server.reload_file(file);
+                }
+            }
+        }
         health.set_draining(true);
-        server.shutdown();
+        drain(server).await?;
         if let Some(admin) = admin {
             admin.shutdown().await;
         }
         tracing::info!("ended");
         Ok(())
     })
+}
+
+/// Meanwhile metrics and probes are answered.
+async fn drain(server: Server) -> anyhow::Result<()> {
+    let deadline = server.config().drain.deadline;
+    tracing::info!(
+        deadline_seconds = deadline.as_secs(),
+        "draining: no new allocations"
+    );
+    let is_empty = tokio::task::spawn_blocking(move || server.drain(deadline)).await?;
+    if !is_empty {
+        tracing::warn!("the deadline has passed: the allocations that were left are ended");
+    }
+    Ok(())
 }

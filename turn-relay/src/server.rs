@@ -1,34 +1,48 @@
 //! The relay as a library: opens everything it was configured with, then runs one thread a shard.
 
+mod reload;
+
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use net_io::{BindOptions, UdpSocket, tcp};
 use ops::config::{ListenUrl, Scheme};
-use ops::metrics::{MetricError, Registry};
+use ops::metrics::{CounterVec, MetricError, Registry};
 use turn_relay_proto::{Relay, Transport};
 
-use crate::certificates::{self, Certificates, Watch};
+use crate::certificates::{self, Certificates, Reload, Watch};
 use crate::config::{Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
-use crate::counters::{self, ShardCounters};
+use crate::counters::{self, ConfigGauges, ShardCounters};
 use crate::shard::{Command, Parts, Shard};
 use crate::sockets::{LISTENER_QUEUE, Sockets};
 use crate::source::WAKER;
 use crate::streams::Streams;
 use crate::tls::TlsError;
 
+pub use reload::{ReloadError, Reloaded};
+
 /// A relay that serves until it is shut down or dropped.
-#[derive(Debug)]
 pub struct Server {
     listeners: Vec<ListenUrl>,
     shards: Vec<Running>,
-    _certificate_watch: Option<Watch>,
+    setup: Setup,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listeners", &self.listeners)
+            .field("shards", &self.shards)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A thread and the way to talk to it.
@@ -37,6 +51,7 @@ struct Running {
     commands: Sender<Command>,
     waker: Waker,
     thread: JoinHandle<()>,
+    ports: RangeInclusive<u16>,
 }
 
 /// Why a relay cannot start; names the key, address or file at fault.
@@ -117,29 +132,32 @@ impl Server {
             .filter(|url| url.scheme == Scheme::Udp)
             .copied()
             .collect();
-        let bandwidth = config.quota.bandwidth_per_allocation;
-        let counters = counters::register(registry, shards, &udp, bandwidth)?;
-        let reloads = certificates::declare(registry)?;
+        let counters = counters::register(registry, shards, &udp)?;
+        let gauges = ConfigGauges::declare(registry)?;
+        gauges.taken_over(&config);
+        let certificate_reloads = certificates::declare(registry)?;
         let watch = tls
             .clone()
             .zip(config.tls.clone())
             .map(|(certificates, files)| {
-                Watch::start(certificates, files, reloads).map_err(BindError::Start)
+                Watch::start(certificates, files, certificate_reloads.clone())
+                    .map_err(BindError::Start)
             });
         let mut own: Vec<SocketAddr> = listeners.iter().map(|url| url.address).collect();
         own.extend(config.admin);
-        let starter = Starter {
-            connections: Connections::new(config.streams.clone()),
-            shared: Shared::new(&config, own),
-            config,
-            tls,
-            shards,
-        };
-        let slices = split_ports(starter.config.relay_ports, shards);
+        let slices = split_ports(config.relay_ports, shards);
         let mut server = Self {
             listeners,
             shards: Vec::new(),
-            _certificate_watch: watch.transpose()?,
+            setup: Setup {
+                connections: Connections::new(config.streams.clone()),
+                shared: Shared::new(&config, own),
+                config,
+                certificates: tls,
+                watch: watch.transpose()?,
+                certificate_reloads,
+                gauges,
+            },
         };
         for (index, ((ports, counters), listening)) in slices
             .into_iter()
@@ -148,7 +166,9 @@ impl Server {
             .enumerate()
         {
             // On an error the server is dropped, which ends the shards that run already.
-            let running = starter.start(index, ports, counters, listening);
+            let running = server
+                .setup
+                .start(index, shards, ports, counters, listening);
             server.shards.push(running.map_err(BindError::Start)?);
         }
         Ok(server)
@@ -161,6 +181,31 @@ impl Server {
             .iter()
             .map(|url| (url.scheme, url.address))
             .collect()
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.setup.config
+    }
+
+    /// Refuses new allocations (508, or 300 towards an alternate server), lets the existing ones live
+    /// until they end or `deadline` has passed, and then ends as [`shutdown`](Self::shutdown) does.
+    ///
+    /// Blocks until then. Returns true if every allocation ended by itself.
+    pub fn drain(mut self, deadline: Duration) -> bool {
+        let (until_empty, drained) = mpsc::channel();
+        for shard in &self.shards {
+            // A shard that is gone has no allocations.
+            let _ = shard.commands.send(Command::Drain(until_empty.clone()));
+            let _ = shard.waker.wake();
+        }
+        drop(until_empty);
+        // Shards end together: one that closes its listeners alone would have the system send the
+        // packets of running flows to others.
+        let waited = drained.recv_timeout(deadline);
+        self.stop();
+        matches!(waited, Err(RecvTimeoutError::Disconnected))
     }
 
     /// Ends every allocation and connection, and waits for the threads.
@@ -334,19 +379,22 @@ fn warn_about_descriptors(config: &Config) {
 #[cfg(not(target_os = "linux"))]
 fn warn_about_descriptors(_: &Config) {}
 
-/// What is needed to start each shard.
-struct Starter {
+/// What the shards run with, and what tells of it.
+struct Setup {
     config: Config,
     shared: Shared,
     connections: Connections,
-    tls: Option<Certificates>,
-    shards: usize,
+    certificates: Option<Certificates>,
+    watch: Option<Watch>,
+    certificate_reloads: CounterVec<Reload>,
+    gauges: ConfigGauges,
 }
 
-impl Starter {
+impl Setup {
     fn start(
         &self,
         index: usize,
+        shards: usize,
         ports: RangeInclusive<u16>,
         counters: ShardCounters,
         listening: Listening,
@@ -357,7 +405,7 @@ impl Starter {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
         let sockets = Sockets::new(listening.udp, &self.config.relay_addresses, &ports);
-        let relay = relay_config(&self.config, &self.shared, ports, self.shards);
+        let relay = relay_config(&self.config, &self.shared, ports.clone(), shards);
         let shard = Shard::new(Parts {
             poll,
             commands,
@@ -366,7 +414,7 @@ impl Starter {
             streams: Streams::new(
                 self.config.streams.clone(),
                 self.connections.clone(),
-                self.tls.clone(),
+                self.certificates.clone(),
             ),
             tcp: listening.tcp,
             counters,
@@ -382,6 +430,7 @@ impl Starter {
             commands: sender,
             waker,
             thread,
+            ports,
         })
     }
 }

@@ -5,15 +5,17 @@
 //! it blocks, and nothing a stranger does ends it: what fails is counted.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll};
 use net_io::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
-use turn_relay_proto::{Event, Now, Path, Relay, SocketOutcome, Transport, Verdict};
+use turn_relay_proto::{Event, Now, Path, Relay, RelayConfig, SocketOutcome, Transport, Verdict};
 
+use crate::config::StreamLimits;
 use crate::counters::{Bound, Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
 use crate::outward::Outward;
 use crate::sockets::{SocketKey, Sockets};
@@ -35,10 +37,19 @@ const BATCH_SAMPLE: u32 = 16;
 const FORWARD_SAMPLE: u32 = 64;
 
 /// What the process asks of a shard.
-#[derive(Debug)]
 pub(crate) enum Command {
     /// End everything and return.
     Stop,
+    /// Take no new allocations, and drop this when there are none.
+    Drain(Sender<Infallible>),
+    /// Go on with another configuration.
+    Reload(Box<NewConfig>),
+}
+
+/// A shard's part of a new configuration.
+pub(crate) struct NewConfig {
+    pub(crate) relay: RelayConfig,
+    pub(crate) streams: StreamLimits,
 }
 
 /// Everything one thread owns.
@@ -60,6 +71,8 @@ pub(crate) struct Shard {
     receives: u32,
     busy_rounds: u32,
     is_stopping: bool,
+    /// Held while it drains and still has allocations; whoever waits sees it dropped.
+    draining: Option<Sender<Infallible>>,
 }
 
 /// A TCP or TLS listener.
@@ -125,6 +138,7 @@ impl Shard {
             receives: 0,
             busy_rounds: 0,
             is_stopping: false,
+            draining: None,
         })
     }
 
@@ -137,6 +151,7 @@ impl Shard {
             self.serve_ready();
             self.serve_timers();
             self.finish_round();
+            self.tell_if_drained();
         }
         self.relay.end_all(self.now);
         self.outward.streams.doom_all();
@@ -234,6 +249,15 @@ impl Shard {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Stop => self.is_stopping = true,
+                Command::Drain(until_empty) => {
+                    self.relay.set_draining(true);
+                    self.draining = Some(until_empty);
+                }
+                Command::Reload(new) => {
+                    self.relay.set_config(self.now, new.relay);
+                    self.outward.streams.set_limits(new.streams);
+                    self.counts_changed = true;
+                }
             }
         }
         false
@@ -423,6 +447,16 @@ impl Shard {
                 if self.mark_ready(source, true) {
                     self.ready.push_back(source);
                 }
+            }
+        }
+    }
+
+    /// An allocation that waits for its socket counts: its client is told of it yet.
+    fn tell_if_drained(&mut self) {
+        if self.draining.is_some() {
+            let levels = self.relay.gauges();
+            if levels.allocations == 0 && levels.pending == 0 {
+                self.draining = None;
             }
         }
     }

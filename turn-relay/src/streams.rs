@@ -51,6 +51,15 @@ impl Streams {
         }
     }
 
+    /// Other bounds, for open connections too: their time may be up sooner, or later.
+    pub(crate) fn set_limits(&mut self, limits: StreamLimits) {
+        self.limits = limits;
+        let all: Vec<usize> = self.streams.iter().map(|(key, _)| key).collect();
+        for key in all {
+            self.set_deadline(key);
+        }
+    }
+
     /// Takes a connection in, or closes it at once and counts why.
     pub(crate) fn accept(
         &mut self,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ops::config::{FromRaw, FromValue, IpPrefix, Scheme, Section, Size, Value};
 use turn_relay_proto::{Lifetimes, Limits, Prefix, Protocol, Quota, Realm, StaticUser};
 
-use super::{Config, MAX_THREADS, NamedSecret, Peers, StreamLimits, TlsFiles};
+use super::{Config, Drain, MAX_THREADS, NamedSecret, Peers, StreamLimits, TlsFiles};
 
 /// Each has a table of the ports open on it.
 const MAX_RELAY_ADDRESSES: usize = 16;
@@ -78,6 +78,7 @@ impl FromRaw for Config {
             limits: section.section::<LimitsSection>("limits")?.0,
             streams: section.section::<StreamLimits>("streams")?,
             protocol: section.section::<ProtocolSection>("protocol")?.0,
+            drain: section.section::<Drain>("drain")?,
             admin: section.section::<Admin>("admin")?.0,
             log: section.section("log")?,
         })
@@ -431,6 +432,24 @@ impl FromRaw for ProtocolSection {
             sha1_integrity: section.value("sha1-integrity", d.sha1_integrity),
             dont_fragment: super::machine::DONT_FRAGMENT,
         }))
+    }
+}
+
+impl FromRaw for Drain {
+    fn from_raw(section: &mut Section<'_>) -> Option<Self> {
+        let d = Self::default();
+        let alternate = section.optional::<SocketAddr>("alternate");
+        let is_reachable = |addr: &SocketAddr| {
+            let ip = addr.ip();
+            addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+        };
+        if alternate.is_some_and(|addr| !is_reachable(&addr)) {
+            section.problem("alternate", "an address and port that clients can reach");
+        }
+        Some(Self {
+            deadline: span(section, "deadline", d.deadline, Duration::ZERO..=24 * HOUR),
+            alternate,
+        })
     }
 }
 

@@ -27,16 +27,21 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(config: &Config, listeners: Vec<SocketAddr>) -> Self {
+        Self {
+            secrets: Self::secrets(config),
+            live_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
+            listeners,
+        }
+    }
+
+    /// What signs and checks credentials under this configuration.
+    pub(crate) fn secrets(config: &Config) -> Option<Arc<Secrets>> {
         let secrets: Vec<_> = config
             .secrets
             .iter()
             .map(NamedSecret::as_credentials)
             .collect();
-        Self {
-            secrets: (!secrets.is_empty()).then(|| Arc::new(Secrets::new(secrets))),
-            live_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
-            listeners,
-        }
+        (!secrets.is_empty()).then(|| Arc::new(Secrets::new(secrets)))
     }
 }
 
@@ -94,7 +99,7 @@ pub(crate) fn relay_config(
             dont_fragment: config.protocol.dont_fragment && DONT_FRAGMENT,
             ..config.protocol.clone()
         },
-        alternate: None,
+        alternate: config.drain.alternate,
     }
 }
 

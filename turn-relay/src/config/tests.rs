@@ -41,6 +41,7 @@ fn the_example_is_complete_and_right() {
     assert_eq!(spelt_out.streams, config.streams);
     assert_eq!(spelt_out.protocol, config.protocol);
     assert_eq!(spelt_out.peers, config.peers);
+    assert_eq!(spelt_out.drain.deadline, config.drain.deadline);
     assert_eq!(spelt_out.admin, config.admin);
     assert_eq!(spelt_out.log, config.log);
     assert_eq!(spelt_out.relay_ports, config.relay_ports);
@@ -84,6 +85,9 @@ bandwidth-per-allocation = "lots"
 permission = "5 minutes"
 [protocol]
 tcp-relaying = true
+[drain]
+deadline = "25h"
+alternate = "0.0.0.0:3478"
 [log]
 format = "xml"
 "#;
@@ -105,6 +109,8 @@ format = "xml"
         "quota.bandwidth-per-allocation",
         "lifetime.permission",
         "protocol.tcp-relaying",
+        "drain.deadline",
+        "drain.alternate",
         "log.format",
         "tls",
         "credentials",

@@ -5,9 +5,9 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use stun_wire::attribute::{
-    ChannelNumberAttribute, Data, DontFragment, ErrorCode, EvenPort, Lifetime, Nonce, Realm,
-    RequestedAddressFamily, RequestedTransport, Username, XorMappedAddress, XorPeerAddress,
-    XorRelayedAddress,
+    AlternateServer, ChannelNumberAttribute, Data, DontFragment, ErrorCode, EvenPort, Lifetime,
+    Nonce, Realm, RequestedAddressFamily, RequestedTransport, Username, XorMappedAddress,
+    XorPeerAddress, XorRelayedAddress,
 };
 use stun_wire::channel_data::{ChannelData, ChannelNumber};
 use stun_wire::stream::frame_length;
@@ -60,6 +60,11 @@ impl Answer {
             .unwrap()
             .expect("an allocation")
             .0
+    }
+
+    pub(crate) fn alternate(&self) -> Option<SocketAddr> {
+        let server = self.message().attribute::<AlternateServer>().unwrap();
+        server.map(|server| server.0)
     }
 
     pub(crate) fn mapped(&self) -> SocketAddr {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -257,34 +257,25 @@ fn coturns_client_loses_nothing_over_udp_and_tcp() {
 }
 
 /// A running process; killed when dropped.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    turn: SocketAddr,
+    pub(crate) turn: SocketAddr,
     admin: SocketAddr,
     log: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Daemon {
-    fn start(more: &str) -> Self {
+    pub(crate) fn start(more: &str) -> Self {
         Self::start_with(2, more, "exec \"$0\" \"$@\"")
     }
 
     /// Starts it by a line of shell.
-    fn start_with(threads: usize, more: &str, shell: &str) -> Self {
+    pub(crate) fn start_with(threads: usize, more: &str, shell: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (turn, admin) = (free_port(), free_port());
         let path = folder.path().join("turn.toml");
-        fs::write(
-            &path,
-            config(
-                threads,
-                turn,
-                "",
-                &format!("{more}[admin]\nlisten = \"127.0.0.1:{admin}\"\n"),
-            ),
-        )
-        .unwrap();
+        fs::write(&path, with_admin(threads, turn, admin, more)).unwrap();
         let log = folder.path().join("log");
         let child = Command::new("sh")
             .args(["-c", shell, BINARY, "--config"])
@@ -298,10 +289,43 @@ impl Daemon {
             turn: on(turn),
             admin: on(admin),
             log,
-            _folder: folder,
+            folder,
         };
         daemon.wait_until_ready();
         daemon
+    }
+
+    /// Its configuration file with other sections; what runs is told by nobody.
+    pub(crate) fn rewrite(&self, more: &str) {
+        let (turn, admin) = (self.turn.port(), self.admin.port());
+        self.write_config(&with_admin(2, turn, admin, more));
+    }
+
+    pub(crate) fn write_config(&self, text: &str) {
+        fs::write(self.folder.path().join("turn.toml"), text).unwrap();
+    }
+
+    /// Puts a secret beside the configuration.
+    pub(crate) fn write_secret(&self, name: &str, secret: &str) {
+        write_secret(self.folder.path(), name, secret);
+    }
+
+    /// Waits until a sample of its metrics is `expected`.
+    pub(crate) fn expect(&self, sample: &str, expected: f64) {
+        let mut waited = Duration::ZERO;
+        loop {
+            let found = value(&self.get("/metrics"), sample);
+            if found == Some(expected) {
+                return;
+            }
+            assert!(waited < PATIENCE, "{sample} is {found:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+            waited += Duration::from_millis(20);
+        }
+    }
+
+    pub(crate) fn metric(&self, sample: &str) -> f64 {
+        value(&self.get("/metrics"), sample).unwrap_or_else(|| panic!("no sample {sample}"))
     }
 
     fn wait_until_ready(&self) {
@@ -329,13 +353,18 @@ impl Daemon {
         Some(text)
     }
 
-    fn get(&self, page: &str) -> String {
+    pub(crate) fn get(&self, page: &str) -> String {
         self.try_get(page)
             .unwrap_or_else(|| panic!("{page}:\n{}", self.log()))
     }
 
-    fn terminate(&mut self) -> std::process::ExitStatus {
+    fn terminate(&mut self) -> ExitStatus {
         self.signal("-TERM");
+        self.wait()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut waited = Duration::ZERO;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -347,13 +376,13 @@ impl Daemon {
         }
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let kill = Command::new("kill").args([signal, &pid]).status();
         assert!(kill.unwrap().success());
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 }
@@ -388,6 +417,22 @@ password = "{PASSWORD}"
 allow-loopback-for-tests = true
 {more}"#
     )
+}
+
+/// The same with two shards or as many as asked for, and an admin listener.
+fn with_admin(threads: usize, turn: u16, admin: u16, more: &str) -> String {
+    let more = format!("{more}[admin]\nlisten = \"127.0.0.1:{admin}\"\n");
+    config(threads, turn, "", &more)
+}
+
+fn write_secret(folder: &Path, name: &str, secret: &str) {
+    let path = folder.join(name);
+    fs::write(&path, secret).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
 }
 
 /// A port that is free over UDP and TCP at this moment.

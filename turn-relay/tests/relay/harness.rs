@@ -112,6 +112,15 @@ impl TestRelay {
         }
     }
 
+    pub(crate) fn server(&mut self) -> &mut Server {
+        self.server.as_mut().expect("it runs")
+    }
+
+    /// Gives the server away; its listeners and metrics can still be asked for.
+    pub(crate) fn take(&mut self) -> Server {
+        self.server.take().expect("it runs")
+    }
+
     pub(crate) fn shutdown(&mut self) {
         if let Some(server) = self.server.take() {
             server.shutdown();

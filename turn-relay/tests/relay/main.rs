@@ -11,8 +11,10 @@
 mod bounds;
 mod client;
 mod daemon;
+mod drain;
 mod harness;
 mod metrics;
+mod reload;
 mod start;
 mod streams;
 mod tls;

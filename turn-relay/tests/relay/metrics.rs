@@ -10,9 +10,13 @@ use crate::bounds::expect_books_balance;
 use crate::client::{Client, FromPeer, Peer};
 use crate::harness::{TestRelay, V4, config, start};
 
-/// These say how much there is, not what happened, so they stand from the start.
-const CONSTANT: [&str; 2] = [
-    "rallypoint_turn_relay_ports_limit",
+/// This says how much there is, not what happened, so it stands from the start.
+const CONSTANT: &str = "rallypoint_turn_relay_ports_limit";
+
+/// These tell of the configuration, and there is one from the start.
+const OF_THE_CONFIGURATION: [&str; 3] = [
+    "rallypoint_config_last_reload_successful",
+    "rallypoint_config_last_reload_success_timestamp_seconds",
     "rallypoint_turn_bandwidth_limit_bytes_per_second",
 ];
 
@@ -34,7 +38,7 @@ fn everything_is_registered_at_start_with_0() {
         assert!(name.starts_with("rallypoint_"), "{name}");
         let zero = samples.iter().all(|(_, value)| *value == 0.0);
         assert!(
-            zero || CONSTANT.contains(&name.as_str()),
+            zero || name == CONSTANT || OF_THE_CONFIGURATION.contains(&name.as_str()),
             "{name}: {samples:?}"
         );
     }
@@ -53,7 +57,7 @@ fn each_metric_moves() {
         ..config()
     };
     config.quota.permissions_per_allocation = 1;
-    let relay = start(config);
+    let mut relay = start(config.clone());
     let before = families(&relay);
 
     let mut client = Client::udp(relay.udp());
@@ -72,6 +76,7 @@ fn each_metric_moves() {
     // While everything is still there, so that gauges are seen up; the busy ratio is reckoned over
     // a second at least. Then the end.
     std::thread::sleep(Duration::from_millis(1100));
+    reload_well_and_badly(&mut relay, config);
     let during = families(&relay);
     assert_eq!(client.refresh(0).error, None);
     relay.expect(
@@ -83,12 +88,23 @@ fn each_metric_moves() {
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     for name in names {
         let moved = before.get(name) != during.get(name) || before.get(name) != after.get(name);
-        let excused = name == OF_TLS
-            || CONSTANT.contains(&name.as_str())
-            || OF_A_HOST_IN_TROUBLE.contains(&name.as_str());
+        let excused =
+            name == OF_TLS || name == CONSTANT || OF_A_HOST_IN_TROUBLE.contains(&name.as_str());
         assert!(moved || excused, "{name} did not move");
     }
     expect_books_balance(&relay);
+}
+
+/// A configuration with another bandwidth, a second after the start or later, and one that is refused.
+fn reload_well_and_badly(relay: &mut TestRelay, mut config: Config) {
+    let successful = "rallypoint_config_last_reload_successful";
+    assert_eq!(relay.metric(successful), 1.0);
+    config.quota.bandwidth_per_allocation = Some(123_456);
+    relay.server().reload(config.clone()).unwrap();
+    assert_eq!(relay.metric(successful), 1.0);
+    config.test_users.clear();
+    relay.server().reload(config).unwrap_err();
+    assert_eq!(relay.metric(successful), 0.0);
 }
 
 /// Long enough for the sampled histograms.

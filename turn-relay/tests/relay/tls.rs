@@ -150,6 +150,50 @@ fn a_changed_certificate_is_served_and_running_connections_are_kept() {
     assert_eq!(running.refresh(600).error, None);
 }
 
+#[test]
+fn a_reload_serves_the_certificate_of_other_files_and_watches_those() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (config, old) = tls_config(folder.path());
+    let mut relay = start(config.clone());
+    let addr = relay.addr(Scheme::Tls, V4);
+    let mut running = Client::stream(tls(addr, &old, b"stun.turn"));
+    running.allocate();
+
+    let (elsewhere, new) = tls_config(other.path());
+    let missing = TlsFiles {
+        certificate: other.path().join("missing.pem"),
+        key: config.tls.clone().unwrap().key,
+    };
+    let with = |tls| Config {
+        tls,
+        ..config.clone()
+    };
+    let error = relay.server().reload(with(Some(missing.clone())));
+    expect_names(
+        &error.unwrap_err().to_string(),
+        "tls.certificate",
+        &missing.certificate,
+    );
+    let mut stream = Client::stream(tls(addr, &old, b"stun.turn"));
+    assert_eq!(stream.binding().error, None);
+
+    let reloaded = relay.server().reload(with(elsewhere.tls)).unwrap();
+    assert_eq!(reloaded.changed, ["tls"]);
+    let mut stream = Client::stream(tls(addr, &new, b"stun.turn"));
+    assert_eq!(stream.binding().error, None);
+    assert_eq!(running.refresh(600).error, None);
+    let served = "rallypoint_tls_certificate_reloads_total{outcome=\"served\"}";
+    assert_eq!(relay.metric(served), 1.0);
+
+    let (_, newest) = tls_config(other.path());
+    relay.wait_until(served, |n| n >= 2.0);
+    let mut stream = Client::stream(tls(addr, &newest, b"stun.turn"));
+    assert_eq!(stream.binding().error, None);
+    // TLS can neither be given up nor begun without a restart.
+    let reloaded = relay.server().reload(with(None)).unwrap();
+    assert_eq!(reloaded.need_restart, ["tls"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_key_that_everybody_can_read_is_refused() {

@@ -1,0 +1,199 @@
+//! A new configuration for a relay that runs: checked whole, then in force everywhere, or refused
+//! whole while the old one stays.
+//!
+//! Each shard gets its machine's part as a message and takes it over between two batches: no packet
+//! waits for a lock, and none is lost. What sockets and threads were made from stays as it was
+//! started; the keys are named in the log.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ops::config::Problems;
+
+use super::{BindError, Server, check};
+use crate::certificates::{Certificates, Watch};
+use crate::config::{Config, Shared, relay_config};
+use crate::shard::{Command, NewConfig};
+
+/// What came of a new configuration, by its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// In force now.
+    pub changed: Vec<&'static str>,
+    /// Differ from what runs, and wait for a restart.
+    pub need_restart: Vec<&'static str>,
+}
+
+/// Why a configuration was refused; the one before stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Every fault of the file.
+    #[error(transparent)]
+    File(#[from] Problems),
+    /// It does not fit what runs.
+    #[error(transparent)]
+    Config(#[from] BindError),
+}
+
+impl Server {
+    /// Takes over the configuration file at `path`, whole or not at all, and logs what came of it.
+    ///
+    /// # Errors
+    /// Every fault of the file. The configuration in force stays.
+    pub fn reload_file(&mut self, path: &Path) -> Result<Reloaded, ReloadError> {
+        let loaded = ops::config::load::<Config>(path).map_err(ReloadError::from);
+        let outcome = loaded.and_then(|config| self.take_over(config));
+        self.tell(outcome)
+    }
+
+    /// Takes over a configuration that is in no file, whole or not at all, and logs what came of it.
+    ///
+    /// # Errors
+    /// The first thing that is missing or wrong. The configuration in force stays.
+    pub fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        let outcome = self.take_over(config);
+        self.tell(outcome)
+    }
+
+    fn tell(&self, outcome: Result<Reloaded, ReloadError>) -> Result<Reloaded, ReloadError> {
+        match &outcome {
+            Ok(reloaded) => {
+                let changed = list(&reloaded.changed);
+                tracing::info!(changed, "configuration reloaded");
+                if !reloaded.need_restart.is_empty() {
+                    let keys = list(&reloaded.need_restart);
+                    tracing::warn!(keys, "changed, but in force only after a restart");
+                }
+            }
+            Err(error) => {
+                self.setup.gauges.refused();
+                tracing::warn!("configuration refused, the one before stays in force");
+                // One line for each fault: an operator asked for this.
+                for fault in error.to_string().lines() {
+                    tracing::warn!("{fault}");
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Everything that can fail comes first.
+    fn take_over(&mut self, new: Config) -> Result<Reloaded, ReloadError> {
+        let reloaded = compare(&new, &self.setup.config);
+        let config = keep_started(new, &self.setup.config);
+        check(&config)?;
+        let watch = self.watch_other_files(&config)?;
+
+        let setup = &mut self.setup;
+        if let Some(watch) = watch {
+            setup.watch = Some(watch);
+        }
+        setup.shared = Shared {
+            secrets: Shared::secrets(&config),
+            live_ports: Arc::clone(&setup.shared.live_ports),
+            listeners: setup.shared.listeners.clone(),
+        };
+        setup.connections.set_limits(config.streams.clone());
+        for shard in &self.shards {
+            let ports = shard.ports.clone();
+            let new = NewConfig {
+                relay: relay_config(&config, &setup.shared, ports, self.shards.len()),
+                streams: config.streams.clone(),
+            };
+            // A shard that is gone has said so itself.
+            let _ = shard.commands.send(Command::Reload(Box::new(new)));
+            let _ = shard.waker.wake();
+        }
+        setup.gauges.taken_over(&config);
+        setup.config = config;
+        Ok(reloaded)
+    }
+
+    /// Serves the certificate from other files, if it is configured to; what is in the files that are
+    /// watched already is the watch's own business.
+    fn watch_other_files(&self, config: &Config) -> Result<Option<Watch>, BindError> {
+        let setup = &self.setup;
+        let Some((certificates, files)) = setup.certificates.as_ref().zip(config.tls.as_ref())
+        else {
+            return Ok(None);
+        };
+        if setup.config.tls.as_ref() == Some(files) {
+            return Ok(None);
+        }
+        let loaded = Certificates::load(files)?;
+        let reloads = setup.certificate_reloads.clone();
+        let watch =
+            Watch::start(certificates.clone(), files.clone(), reloads).map_err(BindError::Start)?;
+        certificates.replace(&loaded, &setup.certificate_reloads);
+        Ok(Some(watch))
+    }
+}
+
+fn list(keys: &[&str]) -> String {
+    if keys.is_empty() {
+        return "nothing".to_owned();
+    }
+    keys.join(", ")
+}
+
+/// The new configuration with what sockets, threads and the process were made from.
+fn keep_started(new: Config, started: &Config) -> Config {
+    let tls = match (new.tls, &started.tls) {
+        (Some(files), Some(_)) => Some(files),
+        // TLS listeners were opened with a certificate, or there are none.
+        (_, tls) => tls.clone(),
+    };
+    Config {
+        listen: started.listen.clone(),
+        relay_addresses: started.relay_addresses.clone(),
+        relay_ports: started.relay_ports,
+        external_addresses: started.external_addresses.clone(),
+        threads: started.threads,
+        admin: started.admin,
+        log: started.log.clone(),
+        tls,
+        ..new
+    }
+}
+
+/// Which keys differ, and which of them need a restart.
+fn compare(new: &Config, running: &Config) -> Reloaded {
+    let has_tls_changed = new.tls.is_some() != running.tls.is_some();
+    let fixed = [
+        ("listen", new.listen != running.listen),
+        (
+            "relay-addresses",
+            new.relay_addresses != running.relay_addresses,
+        ),
+        ("relay-ports", new.relay_ports != running.relay_ports),
+        (
+            "external-addresses",
+            new.external_addresses != running.external_addresses,
+        ),
+        ("threads", new.threads != running.threads),
+        ("tls", has_tls_changed),
+        ("admin", new.admin != running.admin),
+        ("log", new.log != running.log),
+    ];
+    let live = [
+        ("realm", new.realm != running.realm),
+        ("tls", !has_tls_changed && new.tls != running.tls),
+        ("credentials", new.secrets != running.secrets),
+        ("test-user", new.test_users != running.test_users),
+        ("peers", new.peers != running.peers),
+        ("quota", new.quota != running.quota),
+        ("lifetime", new.lifetime != running.lifetime),
+        ("limits", new.limits != running.limits),
+        ("streams", new.streams != running.streams),
+        ("protocol", new.protocol != running.protocol),
+        ("drain", new.drain != running.drain),
+    ];
+    let differing = |keys: &[(&'static str, bool)]| {
+        let differing = keys.iter().filter(|(_, differs)| *differs);
+        differing.map(|(key, _)| *key).collect()
+    };
+    Reloaded {
+        changed: differing(&live),
+        need_restart: differing(&fixed),
+    }
+}
