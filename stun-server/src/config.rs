@@ -277,6 +277,10 @@ mod tests {
         let (_, block) = guide.split_once("```toml\n# rallypoint-stun\n").unwrap();
         let (text, _) = block.split_once("```").unwrap();
         assert_eq!(Config::from_toml(text), Ok(Config::default()));
+        let heading = "```toml\n# rallypoint-stun with a second address\n";
+        let (_, block) = guide.split_once(heading).unwrap();
+        let (text, _) = block.split_once("```").unwrap();
+        assert!(Config::from_toml(text).unwrap().alternate.is_some());
     }
 
     #[test]

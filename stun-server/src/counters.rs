@@ -46,9 +46,9 @@ ops::label! {
 ops::label_set! {
     /// How a request was answered.
     enum Response: ("method", "class", "code") {
-        BindingSuccess = ("binding", "success", "none"),
-        BindingUnknownAttribute = ("binding", "error", "420"),
-        BindingBadRequest = ("binding", "error", "400"),
+        Success = ("binding", "success", "none"),
+        UnknownAttribute = ("binding", "error", "420"),
+        BadRequest = ("binding", "error", "400"),
     }
 }
 
@@ -216,9 +216,9 @@ impl Counters {
             Verdict::Reply { answer, .. } => {
                 self.requested(transport, source);
                 self.responses.inc(match answer {
-                    Answer::Success => Response::BindingSuccess,
-                    Answer::UnknownAttribute => Response::BindingUnknownAttribute,
-                    Answer::BadRequest => Response::BindingBadRequest,
+                    Answer::Success => Response::Success,
+                    Answer::UnknownAttribute => Response::UnknownAttribute,
+                    Answer::BadRequest => Response::BadRequest,
                 });
             }
             Verdict::Absorbed => self.indications.inc(()),

@@ -249,7 +249,9 @@ impl Responder {
         };
         let from = asked.map_or(local, |asked| asked.changed(wishes.change));
         let mut to = source;
-        to.set_port(wishes.response_port.unwrap_or(source.port()));
+        if let Some(port) = wishes.response_port {
+            to.set_port(port);
+        }
         if (from, to) != (local, source)
             && let Admission::Refused(limit) = self.limits.admit_redirect(now, canonical.ip())
         {
@@ -296,7 +298,11 @@ fn read(
     if !unknown.is_empty() {
         return Err(Refusal::Unknown(unknown));
     }
-    asked.map_or(Ok(Wishes::default()), |_| Wishes::read(request))
+    if asked.is_some() {
+        Wishes::read(request)
+    } else {
+        Ok(Wishes::default())
+    }
 }
 
 fn write_refusal(

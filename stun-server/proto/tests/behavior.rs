@@ -73,14 +73,16 @@ impl Harness {
 
     /// Asks, expects success, and tells where the answer leaves from and goes.
     fn route(&mut self, local: &str, bytes: &[u8]) -> (SocketAddr, SocketAddr) {
-        match self.handle(local, bytes) {
-            Verdict::Reply {
-                answer: Answer::Success,
-                from,
-                to,
-            } => (from, to),
-            other => panic!("{other:?}"),
-        }
+        let verdict = self.handle(local, bytes);
+        let Verdict::Reply {
+            answer: Answer::Success,
+            from,
+            to,
+        } = verdict
+        else {
+            panic!("{verdict:?}");
+        };
+        (from, to)
     }
 
     fn reply(&self) -> Message<'_> {

@@ -169,56 +169,75 @@ fn a_program_that_makes_the_configuration_is_told_its_fault() {
     assert!(error.starts_with("alternate: `127.0.0.1:3479`"), "{error}");
 }
 
-#[test]
-fn coturns_nat_discovery_finds_no_nat() {
-    let fixture = Fixture::start(TWO_ADDRESSES);
-    let server = fixture.udp();
-    let port = server.port().to_string();
-    let discover = |arguments: &[&str]| {
-        let address = server.ip().to_string();
-        let mut command = Command::new("turnutils_natdiscovery");
-        command.args(["-p", &port]).args(arguments).arg(address);
-        said(
-            command.output(),
-            "turnutils_natdiscovery (Debian package coturn)",
-        )
-    };
-    let Some(text) = discover(&["-m", "-f", "-L", "127.0.0.1"]) else {
-        return;
-    };
-    assert!(
-        text.contains("NAT with Endpoint Independent Filtering"),
-        "{text}"
-    );
-    assert!(!text.contains("ERROR"), "{text}");
-}
+/// The same under the limits that a client meets by default.
+const DEFAULT_LIMITS: &str = "listen = ['udp://127.0.0.1:0']\nalternate = '127.0.0.2:0'\n";
 
 #[test]
-fn coturns_stun_client_sees_the_other_address() {
-    let fixture = Fixture::start(TWO_ADDRESSES);
-    for server in endpoints(&fixture) {
-        let mut command = Command::new("turnutils_stunclient");
-        command.args(["-p", &server.port().to_string(), &server.ip().to_string()]);
-        let Some(text) = said(
-            command.output(),
-            "turnutils_stunclient (Debian package coturn)",
-        ) else {
+fn coturns_nat_discovery_finds_no_nat() {
+    let fixture = Fixture::start(DEFAULT_LIMITS);
+    let [a1_p1, a1_p2, a2_p1, a2_p2] = endpoints(&fixture);
+    let (port, host) = (a1_p1.port().to_string(), a1_p1.ip().to_string());
+    for more in [&["-H"][..], &["-P"], &["-c", "-A", "127.0.0.3"]] {
+        let mut command = Command::new("turnutils_natdiscovery");
+        let discover = command.args(["-m", "-f", "-L", "127.0.0.1", "-p", &port]);
+        let output = discover.args(more).arg(&host).output();
+        let Some(text) = said(output, "turnutils_natdiscovery (Debian package coturn)") else {
             return;
         };
-        assert!(text.contains("UDP reflexive addr: 127.0.0.1:"), "{text}");
+        let expected = [
+            "No ALG: Mapped == XOR-Mapped".to_owned(),
+            "No NAT! (Endpoint Independent Mapping)".to_owned(),
+            "NAT with Endpoint Independent Filtering!".to_owned(),
+            format!("Response origin: : {a1_p1}"),
+            format!("Other addr: : {a2_p2}"),
+            // The second test of mapping asks the other address, the second of filtering both.
+            format!("Response origin: : {a2_p1}"),
+            format!("Other addr: : {a1_p2}"),
+            format!("Response origin: : {a2_p2}"),
+        ];
+        for line in expected {
+            assert!(text.contains(&line), "{line}\nis not in\n{text}");
+        }
     }
 }
 
 #[test]
-fn the_classic_client_of_debian_finds_an_open_network() {
-    let fixture = Fixture::start(&format!("{TWO_ADDRESSES}[protocol]\nrfc3489 = true\n"));
-    let server = fixture.udp().to_string();
-    let mut command = Command::new("stun");
-    command.args([server.as_str(), "-v", "-i", "127.0.0.1"]);
-    let Some(text) = said(command.output(), "stun (Debian package stun-client)") else {
+fn coturns_stun_client_has_its_answers_sent_from_and_to_elsewhere() {
+    let fixture = Fixture::start(DEFAULT_LIMITS);
+    let [asked, _, _, other] = endpoints(&fixture);
+    let (port, host) = (asked.port().to_string(), asked.ip().to_string());
+    // -f: CHANGE-REQUEST, then RESPONSE-PORT with it.
+    let output = Command::new("turnutils_stunclient")
+        .args(["-f", "-p", &port, &host])
+        .output();
+    let Some(text) = said(output, "turnutils_stunclient (Debian package coturn)") else {
         return;
     };
-    assert!(text.contains("Open"), "{text}");
+    let count = |line: &str| text.matches(line).count();
+    assert_eq!(count("RFC 5780 response"), 3, "{text}");
+    assert_eq!(count(&format!("Response origin: : {other}")), 2, "{text}");
+    assert_eq!(count("UDP reflexive addr: 127.0.0.1:"), 3, "{text}");
+}
+
+#[test]
+fn the_classic_client_of_debian_finds_an_open_network() {
+    let fixture = Fixture::start(&format!("{DEFAULT_LIMITS}[protocol]\nrfc3489 = true\n"));
+    let [asked, asked_other_port, other_asked_port, other] = endpoints(&fixture);
+    let output = Command::new("stun")
+        .args([asked.to_string().as_str(), "-v", "-i", "127.0.0.1"])
+        .output();
+    let Some(text) = said(output, "stun (Debian package stun-client)") else {
+        return;
+    };
+    assert!(text.contains("Primary: Open"), "{text}");
+    assert!(
+        text.contains(&format!("ChangedAddress = {other}")),
+        "{text}"
+    );
+    for from in [asked, asked_other_port, other_asked_port] {
+        let line = format!("SourceAddress = {from}");
+        assert!(text.contains(&line), "{line}\nis not in\n{text}");
+    }
 }
 
 /// What a program wrote; `None`, said aloud, where it is not installed.
