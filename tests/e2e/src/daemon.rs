@@ -9,6 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use crate::http;
 use crate::netns::Machine;
 use crate::processes::Process;
+use crate::wait;
+
+/// Counters follow what they count within this, even on a loaded machine.
+const METRICS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running daemon. Dropping it kills it.
 #[derive(Debug)]
@@ -102,6 +106,18 @@ impl Daemon {
     pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
         let scrape = self.metrics()?;
         sum_of(&scrape, name, labels).with_context(|| format!("no {name} {labels:?} in\n{scrape}"))
+    }
+
+    /// Waits until a metric has reached `least`: a daemon answers first and counts a moment later.
+    ///
+    /// # Errors
+    /// When it stays below, or there is no such series.
+    pub fn metric_reaches(&self, name: &str, labels: &[&str], least: f64) -> Result<()> {
+        let what = format!("{name} {labels:?} reaches {least}");
+        wait::until(&what, METRICS_PATIENCE, || {
+            Ok((self.metric(name, labels)? >= least).then_some(()))
+        })
+        .with_context(|| format!("it is {:?}", self.metric(name, labels)))
     }
 
     /// Asks it to end by SIGTERM and waits until it has, with success.
