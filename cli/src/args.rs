@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ops::logging::LogConfig;
 
+use crate::load::args::LoadArgs;
+
 /// Gets players connected: run the services, be a player, watch the demo.
 #[derive(Debug, Parser)]
 #[command(name = "rallypoint", version, about)]
@@ -30,7 +32,7 @@ impl Cli {
     pub fn log(&self) -> LogConfig {
         let default = match &self.command {
             Command::Demo(args) if args.is_live() => "off",
-            Command::Demo(_) | Command::Up(_) | Command::Play(_) => DEFAULT_LOG,
+            Command::Demo(_) | Command::Up(_) | Command::Play(_) | Command::Load(_) => DEFAULT_LOG,
         };
         self.log
             .clone()
@@ -64,6 +66,11 @@ pub enum Command {
     /// No root, no network beyond loopback, some seconds. Exit code 0: every pair took the path its NATs allow, and all
     /// reliable messages arrived in order, also across the cut of a direct path.
     Demo(DemoArgs),
+    /// Load a TURN or STUN server and tell what it can do
+    ///
+    /// For servers of your own: bounded in clients, packets in flight and seconds, but a flood within that. Any server
+    /// that speaks the protocols is loaded alike.
+    Load(LoadArgs),
 }
 
 /// Options of `up`.
@@ -216,6 +223,13 @@ mod tests {
             "rallypoint up --bind nowhere",
             "rallypoint up --stun-port 65536",
             "rallypoint up --log loud",
+            "rallypoint load",
+            "rallypoint load stun",
+            "rallypoint load stun --server 127.0.0.1:3478 --seconds 121",
+            "rallypoint load stun --server 127.0.0.1:3478 --window 4097",
+            "rallypoint load turn --server 127.0.0.1:3478 --user u --password p",
+            "rallypoint load turn --server 127.0.0.1:3478 --user u --password p --pairs --size 23",
+            "rallypoint load turn --server 127.0.0.1:3478 --user u --password p --pairs --rate 9 --window 9",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -4,10 +4,12 @@
 //! - [`services`]: STUN, TURN and signaling in one process, as `up` and `demo` need them.
 //! - [`play`]: one player as a process: a session over the SDK, files included.
 //! - [`demo`]: four pairs of players behind emulated NATs, a live view, a picture and the figures.
+//! - [`load`]: packets, requests and allocations in bulk, for measuring a server.
 #![forbid(unsafe_code)]
 
 pub mod args;
 pub mod demo;
+pub mod load;
 pub mod output;
 pub mod play;
 pub mod services;
@@ -24,6 +26,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Up(args) => up::run(args).map_err(|error| error.to_string()),
         Command::Play(args) => play::run(args).map_err(|error| error.to_string()),
         Command::Demo(args) => demo::run(args).map_err(|error| error.to_string()),
+        Command::Load(args) => load::run(args).map_err(|error| error.to_string()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

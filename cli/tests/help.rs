@@ -8,11 +8,21 @@ use std::process::Command;
 #[test]
 fn help_is_as_written_down() {
     let mut page = String::new();
-    for command in [&[][..], &["up"], &["play"], &["demo"]] {
+    let commands: [&[&str]; 7] = [
+        &[],
+        &["up"],
+        &["play"],
+        &["demo"],
+        &["load"],
+        &["load", "turn"],
+        &["load", "stun"],
+    ];
+    for command in commands {
         let output = Command::new(env!("CARGO_BIN_EXE_rallypoint"))
             .args(command)
             .arg("--help")
             .env_remove("RALLYPOINT_SIGNAL")
+            .env_remove("RALLYPOINT_LOAD_PASSWORD")
             .output()
             .expect("the binary runs");
         assert!(output.status.success());

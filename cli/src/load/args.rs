@@ -1,0 +1,155 @@
+//! Options of `load`, each with its bound: a slip of the finger is no flood for an hour.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// The longest run; permissions live longer (RFC 8656 section 9), so none has to be refreshed.
+const LONGEST_SECONDS: f64 = 120.0;
+const SHORTEST_SECONDS: f64 = 0.1;
+
+/// Options of `load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// What to load.
+    #[command(subcommand)]
+    pub target: Target,
+}
+
+/// What is loaded.
+#[derive(Debug, Subcommand)]
+pub enum Target {
+    /// Relay packets through a TURN server, or make and end allocations on it
+    ///
+    /// Both ends are in this process: the clients, and the peer they relay to. As many packets as --window are in flight
+    /// at any time, or as many are sent a second as --rate says. Whatever was lost, or came to another flow than its own,
+    /// is counted.
+    Turn(TurnArgs),
+    /// Send Binding requests to a STUN server and count the answers
+    Stun(StunArgs),
+}
+
+/// Options of `load turn`.
+#[derive(Debug, Clone, Args)]
+pub struct TurnArgs {
+    /// The TURN server, UDP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub server: SocketAddr,
+    /// Name of a user with a long-term credential
+    #[arg(long, value_name = "NAME")]
+    pub user: String,
+    /// That user's password
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "RALLYPOINT_LOAD_PASSWORD",
+        hide_env_values = true
+    )]
+    pub password: String,
+    /// Address of this host that the peer is bound to; the relay sends there
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "pairs")]
+    pub peer_bind: Option<IpAddr>,
+    /// Allocations at once; with --pairs an even number
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
+    /// Bytes that the application sends, without any header
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u16).range(24..=1400))]
+    pub size: u16,
+    /// Which way packets go
+    #[arg(long, value_enum, default_value_t = Direction::Up)]
+    pub direction: Direction,
+    /// Packets a second from all clients together, evenly spaced; latency is told
+    #[arg(long, value_name = "PACKETS", conflicts_with = "window", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
+    /// Packets in flight of all clients together
+    #[arg(long, value_name = "PACKETS", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub window: u16,
+    /// What the clients put their packets in
+    #[arg(long, value_enum, default_value_t = Framing::Channel)]
+    pub framing: Framing,
+    /// Packets that a client sends one behind the other before it is the next one's turn
+    #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub burst: u16,
+    /// Both ends are clients of the relay: every packet crosses two allocations, and counts once
+    #[arg(long)]
+    pub pairs: bool,
+    /// No packets: 401, Allocate, CreatePermission, ChannelBind, Refresh to 0, from a new port each time
+    #[arg(long, conflicts_with_all = ["pairs", "rate", "burst", "direction", "framing", "size", "window"])]
+    pub allocations: bool,
+    /// What every run has.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of `load stun`.
+#[derive(Debug, Clone, Args)]
+pub struct StunArgs {
+    /// The STUN server, UDP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub server: SocketAddr,
+    /// Requests in flight
+    #[arg(long, value_name = "REQUESTS", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub window: u16,
+    /// What every run has.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What every run has.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// How long is measured, at most 120; some tenths of a second before that are not counted
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = duration)]
+    pub seconds: Duration,
+    /// Process of the server on this machine: its CPU time is told for each packet
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which way packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From clients to the peer
+    Up,
+    /// From the peer to clients
+    Down,
+    /// From clients to the peer and back; a round trip counts as two packets
+    Echo,
+}
+
+/// What the clients put their packets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Framing {
+    /// ChannelData
+    Channel,
+    /// Send and Data indications
+    Send,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = text.parse::<f64>().ok();
+    wanted
+        .filter(|seconds| (SHORTEST_SECONDS..=LONGEST_SECONDS).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("a number of seconds from {SHORTEST_SECONDS} to {LONGEST_SECONDS}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_run_is_longer_than_two_minutes() {
+        assert_eq!(duration("120"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["120.1", "0", "-1", "NaN", "inf", "long"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+#!/usr/bin/env bash
+# Measures rallypoint-turn and rallypoint-stun beside coturn on the same work, interleaved, and prints a table of medians
+# and ratios in Markdown. Needs root, two cores, iproute2, coturn, util-linux and our programs:
+#
+#     cargo build --release -p rallypoint -p turn-relay -p stun-server
+#     tests/bench/relay.sh [DIRECTORY OF THE PROGRAMS]          (target/release)
+#
+# RUNS (3) of SECONDS_EACH (1.5) for each cell; after LIMIT (180) seconds no further run is begun. WORKS picks rows.
+# REALTIME=no leaves the scheduler alone. README.md beside this says what it measures.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+programs=${1:-target/release}
+runs=${RUNS:-3}
+seconds=${SECONDS_EACH:-1.5}
+limit=${LIMIT:-180}
+works=${WORKS:-up down pair burst binding allocations}
+realtime=${REALTIME:-yes}
+
+server_ns=rp-bench-$$-server
+load_ns=rp-bench-$$-load
+# RFC 2544's benchmark network: one cable for clients, one for peers.
+client_net=198.18.1
+peer_net=198.18.2
+user=bench
+password=for-the-bench-alone
+dir=$(mktemp -d)
+pids=()
+raised=()
+
+die() {
+    echo "relay.sh: $*" >&2
+    exit 1
+}
+
+clean_up() {
+    for pid in "${pids[@]}"; do
+        kill "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    for pid in "${raised[@]}"; do
+        chrt -o -p 0 "$pid" 2>/dev/null || true
+    done
+    ip netns del "$server_ns" 2>/dev/null || true
+    ip netns del "$load_ns" 2>/dev/null || true
+    rm -rf "$dir"
+}
+
+check() {
+    [ "$(id -u)" = 0 ] || die "needs root, for network namespaces"
+    [ "$(nproc)" -ge 2 ] || die "needs two cores"
+    for tool in ip taskset turnserver timeout awk; do
+        command -v "$tool" >/dev/null || die "$tool is missing"
+    done
+    for program in rallypoint rallypoint-turn rallypoint-stun; do
+        [ -x "$programs/$program" ] || die "$programs/$program is missing; build it first"
+    done
+}
+
+# cable NAME NETWORK CORES: a veth pair, .1 at the server and .2 at the load. All receive work of the server's end is done
+# on core 0 and that of the load's end on core 1, whoever sent.
+cable() {
+    ip link add "$1s" netns "$server_ns" type veth peer name "$1l" netns "$load_ns"
+    ip -n "$server_ns" addr add "$2.1/30" dev "$1s"
+    ip -n "$load_ns" addr add "$2.2/30" dev "$1l"
+    ip -n "$server_ns" link set "$1s" up
+    ip -n "$load_ns" link set "$1l" up
+    steer "$server_ns" "$1s" 1
+    steer "$load_ns" "$1l" 2
+}
+
+steer() {
+    ip netns exec "$1" sh -c "echo $3 > /sys/class/net/$2/queues/rx-0/rps_cpus" || steering=no
+}
+
+make_network() {
+    steering=yes
+    ip netns add "$server_ns"
+    ip netns add "$load_ns"
+    ip -n "$server_ns" link set lo up
+    ip -n "$load_ns" link set lo up
+    cable c "$client_net"
+    cable p "$peer_net"
+}
+
+# Real-time priority keeps other work of the machine from coming in between; only with ksoftirqd raised too, which would
+# starve otherwise.
+raise_priority() {
+    prefix=()
+    [ "$realtime" = yes ] || return 0
+    chrt -f 1 true 2>/dev/null || { realtime=no; return 0; }
+    local pid found
+    found=$(for core in 0 1; do
+        grep -lx "ksoftirqd/$core" /proc/[0-9]*/comm 2>/dev/null | cut -d/ -f3 || true
+    done)
+    [ "$(wc -w <<<"$found")" = 2 ] || { realtime=no; return 0; }
+    for pid in $found; do
+        chrt -f -p 1 "$pid" 2>/dev/null || { realtime=no; return 0; }
+        raised+=("$pid")
+    done
+    prefix=(chrt -f 1)
+}
+
+# start NAME COMMAND...: a server in its namespace on core 0; its process id into the variable NAME_pid.
+start() {
+    local name=$1
+    shift
+    ip netns exec "$server_ns" taskset -c 0 "${prefix[@]}" "$@" >"$dir/$name.log" 2>&1 &
+    pids+=($!)
+    # Every command in between execs the next, so that this is the server's own id.
+    printf -v "${name}_pid" %s $!
+}
+
+load() {
+    ip netns exec "$load_ns" taskset -c 1 "${prefix[@]}" timeout 60 "$programs/rallypoint" load "$@" --json
+}
+
+start_servers() {
+    cat >"$dir/turn.toml" <<TOML
+listen = ["udp://$client_net.1:3479"]
+relay-addresses = ["$peer_net.1"]
+relay-ports = "50000-65535"
+threads = 1
+[[test-user]]
+name = "$user"
+password = "$password"
+[peers]
+allow = ["198.18.0.0/15"]
+[quota]
+allocations-per-user = 10000
+allocations-per-address = 10000
+bandwidth-per-allocation = "unlimited"
+bandwidth-per-user = "unlimited"
+silent-peer-packets = "unlimited"
+[limits]
+exempt = ["198.18.0.0/15"]
+[admin]
+listen = "off"
+TOML
+    cat >"$dir/stun.toml" <<TOML
+listen = ["udp://$client_net.1:3480"]
+threads = 1
+[limits]
+exempt = ["198.18.0.0/15"]
+[admin]
+listen = "off"
+TOML
+    start coturn turnserver -n -a -u "$user:$password" -r test -L "$client_net.1" -E "$peer_net.1" -p 3478 \
+        --min-port 30000 --max-port 49999 --no-tls --no-dtls --no-tcp --no-tcp-relay --no-rfc5780 --no-cli \
+        --no-stdout-log -l /dev/null --pidfile "$dir/coturn.pid" -b "$dir/turndb"
+    start turn "$programs/rallypoint-turn" --config "$dir/turn.toml" run
+    start stun "$programs/rallypoint-stun" --config "$dir/stun.toml" run
+    local port
+    for port in 3478 3479 3480; do
+        local try=0
+        until load stun --server "$client_net.1:$port" --seconds 0.1 --window 4 >/dev/null 2>"$dir/error"; do
+            try=$((try + 1))
+            [ "$try" -lt 20 ] || die "nothing answers at port $port: $(cat "$dir/error" "$dir"/*.log)"
+            sleep 0.2
+        done
+    done
+}
+
+# field NAME JSON: a number of the load's report.
+field() {
+    sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" <<<"$2"
+}
+
+# measure WORK SERVER PORT PID: one run; a line "work server rate cpu lost busy" into the results.
+measure() {
+    local work=$1 server=$2 port=$3 pid=$4 json
+    local common=(--server "$client_net.1:$port" --seconds "$seconds" --server-pid "$pid")
+    local turn=(turn "${common[@]}" --user "$user" --password "$password" --peer-bind "$peer_net.2")
+    case $work in
+        up) json=$(load "${turn[@]}") ;;
+        down) json=$(load "${turn[@]}" --direction down) ;;
+        pair) json=$(load "${turn[@]}" --pairs) ;;
+        burst) json=$(load "${turn[@]}" --burst 16 --window 512) ;;
+        binding) json=$(load stun "${common[@]}") ;;
+        allocations) json=$(load "${turn[@]}" --allocations) ;;
+        *) die "no such work: $work" ;;
+    esac
+    local rate cpu lost
+    rate=$(field '[a-z]*_per_second' "$json")
+    cpu=$(field 'server_cpu_us_per_[a-z]*' "$json")
+    lost=$(field lost "$json")
+    [ "$(field 'foreign' "$json")" = "${foreign_expected[$work]-0}" ] || die "packets came to foreign flows: $json"
+    echo "$work $server $rate $cpu ${lost:-$(field failed "$json")} $(field load_busy "$json")" >>"$dir/results"
+}
+
+table() {
+    cat <<HEAD
+$(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores, Linux $(uname -r), \
+coturn $(turnserver --version 2>/dev/null | tail -1); at most $runs runs of $seconds s, interleaved; real time: $realtime, \
+receive steering: $steering; load average $(cut -d' ' -f1-3 /proc/loadavg)
+
+| work | coturn, thousands/s | us each | rallypoint, thousands/s | us each | rate | CPU | lost (c / r) | load busy (c / r) | spread of rate (c / r) |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+HEAD
+    awk '
+        function median(list,   n, i, j, t, v) {
+            n = split(list, v, " ")
+            for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j-1] + 0 > v[j] + 0; j--) { t = v[j]; v[j] = v[j-1]; v[j-1] = t }
+            low = v[1]; high = v[n]
+            return n % 2 ? v[(n+1)/2] : (v[n/2] + v[n/2+1]) / 2
+        }
+        {
+            if (!($1 in seen)) { seen[$1] = 1; order[++works] = $1 }
+            key = $1 " " $2
+            rate[key] = rate[key] " " $3; cpu[key] = cpu[key] " " $4; busy[key] = busy[key] " " $6; lost[key] += $5
+        }
+        END {
+            for (i = 1; i <= works; i++) {
+                c = order[i] " coturn"; r = order[i] " rallypoint"
+                if (!(c in rate) || !(r in rate)) continue
+                cr = median(rate[c]); cs = sprintf("%.1f-%.1f", low / 1000, high / 1000)
+                rr = median(rate[r]); rs = sprintf("%.1f-%.1f", low / 1000, high / 1000)
+                cc = median(cpu[c]); rc = median(cpu[r])
+                printf "| %s | %.1f | %.2f | %.1f | %.2f | %.2fx | %.2fx | %d / %d | %.2f / %.2f | %s / %s |\n", order[i], \
+                    cr / 1000, cc, rr / 1000, rc, rr / cr, cc / rc, lost[c], lost[r], median(busy[c]), median(busy[r]), cs, rs
+            }
+        }' "$dir/results"
+}
+
+check
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+make_network
+raise_priority
+start_servers
+# Binding requests and allocations are no flows.
+declare -A foreign_expected=([binding]="" [allocations]="")
+: >"$dir/results"
+for run in $(seq "$runs"); do
+    for work in $works; do
+        [ "$SECONDS" -lt "$limit" ] || { echo "relay.sh: out of time in run $run" >&2; break 2; }
+        measure "$work" coturn 3478 "$coturn_pid"
+        if [ "$work" = binding ]; then
+            measure "$work" rallypoint 3480 "$stun_pid"
+        else
+            measure "$work" rallypoint 3479 "$turn_pid"
+        fi
+    done
+done
+table
