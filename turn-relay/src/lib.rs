@@ -3,6 +3,9 @@
 //! [`Server::bind`] opens every listener and starts one shard for each core; a shard owns its
 //! sockets, its slice of the relay ports and its machine, and shares nothing that a packet touches.
 //!
+//! What an operator does to a relay that runs reaches its shards as messages: [`Server::drain`] and
+//! [`Server::reload`].
+//!
 //! Follow a packet: `shard.rs` (the only loop) → the machine → `outward.rs` → `sockets.rs` or
 //! `streams.rs`.
 #![forbid(unsafe_code)]

@@ -1,5 +1,6 @@
 //! The relay as a library: opens everything it was configured with, then runs one thread a shard.
 
+mod listening;
 mod reload;
 
 use std::fmt;
@@ -10,23 +11,23 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use mio::net::TcpListener;
 use mio::{Poll, Waker};
-use net_io::{BindOptions, UdpSocket, tcp};
+use net_io::{BindOptions, UdpSocket};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{CounterVec, MetricError, Registry};
-use turn_relay_proto::{Relay, Transport};
+use turn_relay_proto::Relay;
 
 use crate::certificates::{self, Certificates, Reload, Watch};
 use crate::config::{Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ConfigGauges, ShardCounters};
 use crate::shard::{Command, Parts, Shard};
-use crate::sockets::{LISTENER_QUEUE, Sockets};
+use crate::sockets::Sockets;
 use crate::source::WAKER;
 use crate::streams::Streams;
 use crate::tls::TlsError;
 
+use listening::Listening;
 pub use reload::{ReloadError, Reloaded};
 
 /// A relay that serves until it is shut down or dropped.
@@ -107,13 +108,6 @@ pub enum BindError {
     Start(io::Error),
 }
 
-/// The listening sockets of one shard.
-#[derive(Default)]
-struct Listening {
-    udp: Vec<UdpSocket>,
-    tcp: Vec<(TcpListener, Transport)>,
-}
-
 impl Server {
     /// Opens every listener, checks every relay address and starts the shards.
     ///
@@ -123,7 +117,7 @@ impl Server {
         check(&config)?;
         let tls = load_tls(&config)?;
         let shards = config.shards();
-        let (listeners, mut listening) = open_listeners(&config, shards)?;
+        let (listeners, mut listening) = listening::open(&config, shards)?;
         check_relay_addresses(&config)?;
         warn_about_descriptors(&config);
 
@@ -276,69 +270,6 @@ fn load_tls(config: &Config) -> Result<Option<Certificates>, BindError> {
         (None, Some(url)) => Err(BindError::NoCertificate(*url)),
         (None, None) => Ok(None),
     }
-}
-
-/// Opens each listener once for every shard. Returns their addresses and each shard's sockets.
-fn open_listeners(
-    config: &Config,
-    shards: usize,
-) -> Result<(Vec<ListenUrl>, Vec<Listening>), BindError> {
-    let mut bound = Vec::new();
-    let mut listening: Vec<Listening> = Vec::new();
-    listening.resize_with(shards, Listening::default);
-    for url in &config.listen {
-        let refuse = |source| BindError::Listen { url: *url, source };
-        let address = match url.scheme {
-            Scheme::Udp => open_udp(url.address, &mut listening),
-            Scheme::Tls => open_tcp(url.address, Transport::Tls, &mut listening),
-            Scheme::Tcp => open_tcp(url.address, Transport::Tcp, &mut listening),
-            Scheme::Http | Scheme::Https => Err(io::ErrorKind::Unsupported.into()),
-        };
-        let address = address.map_err(refuse)?;
-        bound.push(ListenUrl {
-            scheme: url.scheme,
-            address,
-        });
-    }
-    Ok((bound, listening))
-}
-
-fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<SocketAddr> {
-    let mut options = BindOptions {
-        recv_buffer: Some(LISTENER_QUEUE),
-        ..BindOptions::default()
-    };
-    // Shared ports let a second relay join in unnoticed: the first bind must find the port free.
-    let first = UdpSocket::bind(address, &options)?;
-    let address = first.local_addr();
-    if let [only] = listening {
-        only.udp.push(first);
-        return Ok(address);
-    }
-    drop(first);
-    options.reuse_port = true;
-    for shard in listening {
-        shard.udp.push(UdpSocket::bind(address, &options)?);
-    }
-    Ok(address)
-}
-
-fn open_tcp(
-    address: SocketAddr,
-    transport: Transport,
-    listening: &mut [Listening],
-) -> io::Result<SocketAddr> {
-    let first = tcp::listen(address, false)?;
-    let address = first.local_addr()?;
-    if let [only] = listening {
-        only.tcp.push((first, transport));
-        return Ok(address);
-    }
-    drop(first);
-    for shard in listening {
-        shard.tcp.push((tcp::listen(address, true)?, transport));
-    }
-    Ok(address)
 }
 
 /// A relay address that is not on this host would fail every allocation: better now.

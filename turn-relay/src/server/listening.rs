@@ -1,0 +1,83 @@
+//! The sockets that clients come to, opened once for each shard.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::TcpListener;
+use net_io::{BindOptions, UdpSocket, tcp};
+use ops::config::{ListenUrl, Scheme};
+use turn_relay_proto::Transport;
+
+use super::BindError;
+use crate::config::Config;
+use crate::sockets::LISTENER_QUEUE;
+
+/// The listening sockets of one shard.
+#[derive(Default)]
+pub(super) struct Listening {
+    pub(super) udp: Vec<UdpSocket>,
+    pub(super) tcp: Vec<(TcpListener, Transport)>,
+}
+
+/// Opens each listener once for every shard. Returns their addresses and each shard's sockets.
+pub(super) fn open(
+    config: &Config,
+    shards: usize,
+) -> Result<(Vec<ListenUrl>, Vec<Listening>), BindError> {
+    let mut bound = Vec::new();
+    let mut listening: Vec<Listening> = Vec::new();
+    listening.resize_with(shards, Listening::default);
+    for url in &config.listen {
+        let refuse = |source| BindError::Listen { url: *url, source };
+        let address = match url.scheme {
+            Scheme::Udp => open_udp(url.address, &mut listening),
+            Scheme::Tls => open_tcp(url.address, Transport::Tls, &mut listening),
+            Scheme::Tcp => open_tcp(url.address, Transport::Tcp, &mut listening),
+            Scheme::Http | Scheme::Https => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let address = address.map_err(refuse)?;
+        bound.push(ListenUrl {
+            scheme: url.scheme,
+            address,
+        });
+    }
+    Ok((bound, listening))
+}
+
+fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<SocketAddr> {
+    let mut options = BindOptions {
+        recv_buffer: Some(LISTENER_QUEUE),
+        ..BindOptions::default()
+    };
+    // Shared ports let a second relay join in unnoticed: the first bind must find the port free.
+    let first = UdpSocket::bind(address, &options)?;
+    let address = first.local_addr();
+    if let [only] = listening {
+        only.udp.push(first);
+        return Ok(address);
+    }
+    drop(first);
+    options.reuse_port = true;
+    for shard in listening {
+        shard.udp.push(UdpSocket::bind(address, &options)?);
+    }
+    Ok(address)
+}
+
+fn open_tcp(
+    address: SocketAddr,
+    transport: Transport,
+    listening: &mut [Listening],
+) -> io::Result<SocketAddr> {
+    let first = tcp::listen(address, false)?;
+    let address = first.local_addr()?;
+    if let [only] = listening {
+        only.tcp.push((first, transport));
+        return Ok(address);
+    }
+    drop(first);
+    for shard in listening {
+        shard.tcp.push((tcp::listen(address, true)?, transport));
+    }
+    Ok(address)
+}
