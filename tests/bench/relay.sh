@@ -34,8 +34,19 @@ die() {
 }
 
 clean_up() {
+    trap '' INT TERM
+    local pid tries
     for pid in "${pids[@]}"; do
         kill "$pid" 2>/dev/null || true
+    done
+    # A server may drain what its clients left, or be slow to end; nobody is served by that here.
+    for pid in "${pids[@]}"; do
+        tries=0
+        while kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 10 ]; do
+            tries=$((tries + 1))
+            sleep 0.1
+        done
+        kill -KILL "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
     for pid in "${raised[@]}"; do
