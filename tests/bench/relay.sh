@@ -205,7 +205,7 @@ $(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1
 coturn $(turnserver --version 2>/dev/null | tail -1); at most $runs runs of $seconds s, interleaved; real time: $realtime, \
 receive steering: $steering; load average $(cut -d' ' -f1-3 /proc/loadavg)
 
-| work | coturn, thousands/s | us each | rallypoint, thousands/s | us each | rate | CPU | lost (c / r) | load busy (c / r) | spread of rate (c / r) |
+| work | coturn, thousands/s | us each | rallypoint, thousands/s | us each | rate | CPU | lost or failed (c / r) | load busy (c / r) | spread of rate (c / r) |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 HEAD
     awk '
