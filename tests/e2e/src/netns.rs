@@ -189,8 +189,9 @@ pub fn run(command: &mut Command, input: &str) -> Result<String> {
     let output = child.wait_with_output()?;
     ensure!(
         output.status.success(),
-        "{command:?} ended with {}: {}\n{input}",
+        "{command:?} ended with {}\n{}{}\n{input}",
         output.status,
+        String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

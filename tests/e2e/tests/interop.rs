@@ -190,7 +190,7 @@ fn uclient_loses_nothing(arguments: &[&str]) -> Result<()> {
     let port = turn.address().port().to_string();
     let mut client = Command::new("turnutils_uclient");
     client
-        .args(["-u", name, "-w", password, "-p", &port])
+        .args(["-v", "-u", name, "-w", password, "-p", &port])
         .args([
             "-e",
             "127.0.0.1",
