@@ -9,6 +9,7 @@
 
 pub mod batch;
 pub mod clock;
+mod steering;
 pub mod tcp;
 pub mod udp;
 

@@ -32,6 +32,16 @@ pub fn listen(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// Of the `listeners` that share a port, has one accept every connection of one IPv4 address or IPv6 /64. Call it on any of
+/// them when all listen. Linux only; elsewhere nothing happens.
+///
+/// # Errors
+/// When the system refuses.
+pub fn steer_by_source(listener: &TcpListener, listeners: u32) -> io::Result<()> {
+    let is_ipv6 = listener.local_addr()?.is_ipv6();
+    crate::steering::by_source(listener, is_ipv6, listeners)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

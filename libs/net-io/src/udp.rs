@@ -90,6 +90,15 @@ impl UdpSocket {
         self.local
     }
 
+    /// Of the `sockets` bound to this port with [`BindOptions::reuse_port`], has one receive everything from one
+    /// IPv4 address or IPv6 /64. Call it on any of them when all are bound. Linux only; elsewhere nothing happens.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn steer_by_source(&self, sockets: u32) -> io::Result<()> {
+        crate::steering::by_source(&self.inner, self.local.is_ipv6(), sockets)
+    }
+
     /// Receives up to a batch. 0: nothing is waiting.
     ///
     /// Fewer than [`RecvBatch::capacity`] means the queue was found empty, so an edge-triggered

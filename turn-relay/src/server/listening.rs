@@ -58,8 +58,11 @@ fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<Sock
     }
     drop(first);
     options.reuse_port = true;
-    for shard in listening {
+    for shard in &mut *listening {
         shard.udp.push(UdpSocket::bind(address, &options)?);
+    }
+    if let Some(last) = listening.last().and_then(|shard| shard.udp.last()) {
+        steered(address, last.steer_by_source(count(listening)));
     }
     Ok(address)
 }
@@ -76,8 +79,23 @@ fn open_tcp(
         return Ok(address);
     }
     drop(first);
-    for shard in listening {
+    for shard in &mut *listening {
         shard.tcp.push((tcp::listen(address, true)?, transport));
     }
+    if let Some((last, _)) = listening.last().and_then(|shard| shard.tcp.last()) {
+        steered(address, tcp::steer_by_source(last, count(listening)));
+    }
     Ok(address)
+}
+
+fn count(listening: &[Listening]) -> u32 {
+    u32::try_from(listening.len()).expect("at most 32 shards")
+}
+
+/// All 5-tuples of a client meet one shard: a reservation token is good on any of them (RFC 8656 §7.2), and what its
+/// address may have is counted in one place. Without that the relay still serves.
+fn steered(address: SocketAddr, result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(%address, %error, "clients meet a shard by 5-tuple: reservation tokens may be refused");
+    }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use stun_wire::attribute::{
     AlternateServer, ChannelNumberAttribute, Data, DontFragment, ErrorCode, EvenPort, Lifetime,
-    Nonce, Realm, RequestedAddressFamily, RequestedTransport, Username, XorMappedAddress,
-    XorPeerAddress, XorRelayedAddress,
+    Nonce, Realm, RequestedAddressFamily, RequestedTransport, ReservationToken, Username,
+    XorMappedAddress, XorPeerAddress, XorRelayedAddress,
 };
 use stun_wire::channel_data::{ChannelData, ChannelNumber};
 use stun_wire::stream::frame_length;
@@ -54,6 +54,11 @@ impl Answer {
         Message::parse(&self.bytes).unwrap()
     }
 
+    pub(crate) fn reservation(&self) -> ReservationToken {
+        let token = self.message().attribute().unwrap();
+        token.expect("a reservation")
+    }
+
     pub(crate) fn relayed(&self) -> SocketAddr {
         self.message()
             .attribute::<XorRelayedAddress>()
@@ -78,7 +83,12 @@ impl Answer {
 
 impl Client {
     pub(crate) fn udp(relay: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(SocketAddr::new(relay.ip(), 0)).unwrap();
+        Self::udp_from(relay.ip(), relay)
+    }
+
+    /// From an address of its own: a source meets one shard.
+    pub(crate) fn udp_from(source: IpAddr, relay: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(SocketAddr::new(source, 0)).unwrap();
         socket.connect(relay).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self::on(Link::Datagrams(socket))
@@ -363,7 +373,7 @@ pub(crate) fn connect(relay: SocketAddr) -> TcpStream {
 pub(crate) struct Peer(UdpSocket);
 
 impl Peer {
-    pub(crate) fn new(ip: std::net::IpAddr) -> Self {
+    pub(crate) fn new(ip: IpAddr) -> Self {
         let socket = UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)

@@ -1,5 +1,7 @@
 //! TURN over UDP: allocations, permissions, channels and data both ways.
 
+use stun_wire::Method;
+use stun_wire::attribute::{EvenPort, RequestedTransport};
 use turn_relay::Scheme;
 
 use crate::client::{Client, FromPeer, Peer};
@@ -68,7 +70,9 @@ fn clients_on_different_shards_reach_each_other() {
         threads: 4,
         ..config()
     });
-    let mut clients: Vec<Client> = (0..12).map(|_| Client::udp(relay.udp())).collect();
+    let mut clients: Vec<Client> = (1..=12_u8)
+        .map(|host| Client::udp_from([127, 0, 0, host].into(), relay.udp()))
+        .collect();
     let relayed: Vec<_> = clients.iter_mut().map(Client::allocate).collect();
     let shards: std::collections::BTreeSet<u16> = relayed
         .iter()
@@ -91,6 +95,28 @@ fn clients_on_different_shards_reach_each_other() {
     for (index, client) in clients.iter_mut().enumerate() {
         let from = u8::try_from((index + count - 1) % count).unwrap();
         assert_eq!(client.receive(), FromPeer::Channel(0x4001, vec![from; 50]));
+    }
+}
+
+/// RFC 8656 §7.2: who reserved the next port may take it on another 5-tuple, as `turnutils_uclient` does.
+#[test]
+fn a_reserved_port_is_given_to_another_socket_of_the_client() {
+    let relay = start(turn_relay::Config {
+        threads: 4,
+        ..config()
+    });
+    for _ in 0..8 {
+        let (mut first, mut second) = (Client::udp(relay.udp()), Client::udp(relay.udp()));
+        let even = first.request(Method::ALLOCATE, &|writer| {
+            writer.attribute(&RequestedTransport(17));
+            writer.attribute(&EvenPort { reserve: true });
+        });
+        let token = even.reservation();
+        let odd = second.request(Method::ALLOCATE, &|writer| {
+            writer.attribute(&RequestedTransport(17));
+            writer.attribute(&token);
+        });
+        assert_eq!(odd.relayed().port(), even.relayed().port() + 1);
     }
 }
 

@@ -101,6 +101,33 @@ pub(super) fn set_dont_fragment(
     }
 }
 
+/// Gives a group of sockets that share a port the program that picks one of them for each packet.
+pub(crate) fn attach_reuseport_program(
+    fd: RawFd,
+    program: &mut [libc::sock_filter],
+) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as _,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the instructions and their header live through the call, which copies them; the length
+    // is theirs, and the kernel checks the program before it takes it.
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast::<c_void>(),
+            size_of::<libc::sock_fprog>() as _,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 fn set_option(fd: RawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: `value` lives through the call and its size is the one given; a stale `fd` is an
     // error result, not undefined behaviour.
