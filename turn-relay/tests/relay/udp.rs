@@ -150,7 +150,7 @@ fn the_relay_does_not_reach_its_own_services() {
     let relay = start(config());
     let mut client = Client::udp(relay.udp());
     client.allocate();
-    let answer = client.request(stun_wire::Method::CHANNEL_BIND, &|writer| {
+    let answer = client.request(Method::CHANNEL_BIND, &|writer| {
         writer.attribute(&stun_wire::attribute::ChannelNumberAttribute(0x4000));
         writer.attribute(&stun_wire::attribute::XorPeerAddress(relay.udp()));
     });
