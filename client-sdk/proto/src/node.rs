@@ -651,7 +651,7 @@ impl Node {
                         url: Arc::clone(&url),
                         reason,
                     };
-                    session.relay_failed(now, event, &lost);
+                    session.relay_failed(now, event, &lost, &self.relays);
                 }
             }
         }

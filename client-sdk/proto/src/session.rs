@@ -276,11 +276,21 @@ impl Session {
         Some(line)
     }
 
-    /// A relay will not help, or no longer does.
-    pub(crate) fn relay_failed(&mut self, now: Instant, event: DiaryEvent, lost: &[SocketAddr]) {
+    /// A relay will not help, or no longer does: what led over its addresses is left at once.
+    pub(crate) fn relay_failed(
+        &mut self,
+        now: Instant,
+        event: DiaryEvent,
+        lost: &[SocketAddr],
+        relays: &Relays,
+    ) {
         self.note(now, event);
+        self.answered.retain(|(local, _), _| !lost.contains(local));
         for local in lost {
             self.agent.give_up_local(*local);
+        }
+        if self.path.is_some_and(|path| lost.contains(&path.local)) {
+            self.leave_path(now, relays);
         }
     }
 
