@@ -261,12 +261,6 @@ impl Agent {
         }
     }
 
-    /// Whether there is nothing left to try.
-    #[must_use]
-    pub fn is_disconnected(&self) -> bool {
-        self.inner.state().is_disconnected()
-    }
-
     /// Gives up all pairs to the other player's address `remote`. The agent nominates the next best pair that has answered.
     pub fn give_up_remote(&mut self, remote: SocketAddr) {
         let known: Vec<_> = self

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde::Deserialize as _;
 use serde_json::Value;
 use signal_wire::{CandidateData, LobbyId, MemberId, SignalKind};
 use stun_wire::{Class, Message, Method};
@@ -703,5 +704,3 @@ fn end_of_candidates(session: &Session) -> Signal {
         Value::Object(<_>::default()),
     )
 }
-
-use serde::Deserialize as _;

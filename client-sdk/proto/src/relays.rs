@@ -130,9 +130,7 @@ enum Carrier {
 
 #[derive(Debug)]
 enum Permission {
-    Asked {
-        held: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
-    },
+    Asked { held: Vec<(SocketAddr, Vec<u8>)> },
     Granted,
     Refused,
 }
@@ -268,14 +266,14 @@ impl Relays {
             }
             Some(Permission::Asked { held }) => {
                 if held.len() < MAX_HELD {
-                    held.push((local, peer, bytes.to_vec()));
+                    held.push((peer, bytes.to_vec()));
                 }
             }
             Some(Permission::Refused) => {}
             None => {
                 relay.permit(time, peer.ip());
                 if let Some(Permission::Asked { held }) = relay.permissions.get_mut(&peer.ip()) {
-                    held.push((local, peer, bytes.to_vec()));
+                    held.push((peer, bytes.to_vec()));
                 }
                 self.drive(now);
             }
@@ -284,10 +282,9 @@ impl Relays {
 
     /// Whether datagrams from `from` on `socket` belong to a relay.
     pub(crate) fn owns(&self, socket: SocketId, from: SocketAddr) -> bool {
-        self.relays.iter().any(|relay| {
-            relay.server.address == from
-                && matches!(relay.state, State::Running(Carrier::Socket(own), _) if own == socket)
-        })
+        self.relays
+            .iter()
+            .any(|relay| relay.is_reached_by(socket, from))
     }
 
     /// Takes a datagram from a relay's address. The answer is what a peer sent through it, if that is what it was.
@@ -299,10 +296,10 @@ impl Relays {
         bytes: &[u8],
     ) -> Option<FromPeer> {
         let time = self.time(now);
-        let relay = self.relays.iter_mut().find(|relay| {
-            relay.server.address == from
-                && matches!(relay.state, State::Running(Carrier::Socket(own), _) if own == socket)
-        })?;
+        let relay = self
+            .relays
+            .iter_mut()
+            .find(|relay| relay.is_reached_by(socket, from))?;
         relay.heard = true;
         let mut brought = relay.receive(time, TransportType::Udp, bytes);
         self.drive(now);
@@ -464,6 +461,12 @@ impl Relays {
 }
 
 impl Relay {
+    /// Whether we talk to this server, at that address, on that socket.
+    fn is_reached_by(&self, socket: SocketId, server: SocketAddr) -> bool {
+        self.server.address == server
+            && matches!(self.state, State::Running(Carrier::Socket(own), _) if own == socket)
+    }
+
     fn config(&self) -> TurnConfig {
         let credentials = TurnCredentials::new(&self.server.username, &self.server.password);
         let mut config = TurnConfig::new(credentials);
@@ -624,7 +627,7 @@ impl Relay {
             TurnEvent::PermissionCreated(_, peer) => {
                 let before = self.permissions.insert(peer, Permission::Granted);
                 if let Some(Permission::Asked { held }) = before {
-                    for (_, to, bytes) in held {
+                    for (to, bytes) in held {
                         transmits.extend(self.wrap(time, to, &bytes));
                     }
                 }

@@ -4,6 +4,7 @@
 //! sender's signature, together with the room, both members, a nonce and the time. What it could do is name another key
 //! altogether, which is why the connected event says [`Trust::Signaling`](crate::Trust).
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use signal_wire::{LobbyId, MemberId, Nonce, PublicKey, SessionDescription, SignedDescription};
 
@@ -117,8 +118,6 @@ pub(crate) fn check(
         key: description.key,
     })
 }
-
-use serde::Deserialize as _;
 
 #[cfg(test)]
 mod tests {

@@ -76,13 +76,6 @@ fn a_path_cut_in_one_direction_is_left_by_both() {
     let cut_at = world.elapsed;
     world.cut.push((path.local, path.remote));
     play(&mut world, ms(3000));
-    for p in 0..2 {
-        for (at, e) in &world.players[p].events {
-            if let NodeEvent::Diary { entry, .. } = e {
-                println!("{p} {at:?} {entry}");
-            }
-        }
-    }
     for player in 0..2 {
         let gap = longest_gap(&world, player, cut_at);
         assert!(gap <= ms(1100), "player {player} heard nothing for {gap:?}");
