@@ -1,6 +1,6 @@
 //! The ways out of a shard: a verdict becomes bytes on a socket or a connection, and a count.
 
-use turn_relay_proto::{Direction, Forward, Path, Verdict};
+use turn_relay_proto::{Direction, DropReason, Forward, Now, Path, Relay, RelayAddr, Verdict};
 
 use crate::counters::{ShardCounters, Side};
 use crate::sockets::{Departure, Sockets};
@@ -15,6 +15,33 @@ pub(crate) struct Outward {
 }
 
 impl Outward {
+    /// Does what the verdict on something a client sent says. Towards a relay socket of this shard
+    /// it goes no further than to the machine, which is asked at once what becomes of it there.
+    pub(crate) fn act_for_client(
+        &mut self,
+        relay: &mut Relay,
+        now: Now,
+        verdict: &Verdict,
+        input: &[u8],
+        reply: &[u8],
+    ) {
+        if let Verdict::Forward(forward) = verdict
+            && forward.hairpin
+        {
+            let payload = input.get(forward.payload.clone()).unwrap_or_default();
+            let there = RelayAddr(forward.path.remote);
+            let arrival = relay.handle_peer(now, there, forward.path.local, payload);
+            // One that a sibling shard owns is reached through the system.
+            if arrival != Verdict::Dropped(DropReason::UnknownRelay) {
+                self.counters.traffic.forwarded(Side::Client, forward);
+                self.counters.traffic.received(Side::Peer);
+                self.act(Side::Peer, &arrival, payload, reply);
+                return;
+            }
+        }
+        self.act(Side::Client, verdict, input, reply);
+    }
+
     /// Does what the verdict says with `input`, and counts it.
     pub(crate) fn act(&mut self, side: Side, verdict: &Verdict, input: &[u8], reply: &[u8]) {
         match verdict {

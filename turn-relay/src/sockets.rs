@@ -19,6 +19,15 @@ pub(crate) const LISTENER_QUEUE: usize = 4 * 1024 * 1024;
 /// Emptied batches kept for the next round.
 const SPARE_BATCHES: usize = 64;
 
+/// Trains come in as the network brings them, and leave as trains where one is to be sent.
+pub(crate) fn with_trains() -> BindOptions {
+    BindOptions {
+        receive_trains: true,
+        send_trains: true,
+        ..BindOptions::default()
+    }
+}
+
 /// Sockets with something to send before they are flushed within a round.
 const DIRTY_SOCKETS: usize = 128;
 
@@ -31,7 +40,12 @@ pub(crate) struct Sockets {
     relays: Slab<Outgoing>,
     ports: Vec<PortTable>,
     dirty: Vec<SocketKey>,
-    spare: Vec<SendBatch>,
+    /// Emptied batches for whoever sends next.
+    #[expect(
+        clippy::vec_box,
+        reason = "they move between sockets, which hold only a pointer"
+    )]
+    spare: Vec<Box<SendBatch>>,
 }
 
 /// Which socket.
@@ -46,8 +60,8 @@ pub(crate) enum SocketKey {
 /// A socket and what waits to be sent on it.
 struct Outgoing {
     socket: UdpSocket,
-    batch: SendBatch,
-    is_dirty: bool,
+    /// There while something waits, so that an idle allocation holds no memory for it.
+    batch: Option<Box<SendBatch>>,
     is_ready: bool,
     /// Of relay sockets: what the system was last seen to have dropped.
     overflow: u64,
@@ -55,11 +69,9 @@ struct Outgoing {
 
 impl Outgoing {
     fn new(socket: UdpSocket) -> Self {
-        let batch = SendBatch::new();
         Self {
             socket,
-            batch,
-            is_dirty: false,
+            batch: None,
             is_ready: false,
             overflow: 0,
         }
@@ -121,7 +133,7 @@ impl Sockets {
         registry: &Registry,
         token: impl Fn(SocketKey) -> Token,
     ) -> SocketOutcome {
-        let mut socket = match UdpSocket::bind(addr.0, &BindOptions::default()) {
+        let mut socket = match UdpSocket::bind(addr.0, &with_trains()) {
             Ok(socket) => socket,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return SocketOutcome::InUse,
             Err(error) => {
@@ -253,28 +265,28 @@ impl Sockets {
     }
 
     fn push(&mut self, key: SocketKey, departure: &Departure<'_>, counters: &ShardCounters) {
-        if self
-            .get_mut(key)
-            .is_some_and(|outgoing| outgoing.batch.is_full())
-        {
-            self.flush_one(key, counters);
-        }
-        if self.dirty.len() >= DIRTY_SOCKETS {
-            self.flush(counters);
-        }
-        let Some(outgoing) = find(&mut self.listeners, &mut self.relays, key) else {
+        let Self {
+            listeners,
+            relays,
+            dirty,
+            spare,
+            ..
+        } = self;
+        let Some(outgoing) = find(listeners, relays, key) else {
             return;
         };
-        if !std::mem::replace(&mut outgoing.is_dirty, true) {
-            self.dirty.push(key);
-            if let Some(spare) = self.spare.pop() {
-                outgoing.batch = spare;
-            }
+        let batch = outgoing.batch.get_or_insert_with(|| {
+            dirty.push(key);
+            spare.pop().unwrap_or_default()
+        });
+        if batch.is_full() {
+            count_report(key, outgoing.socket.send_batch(batch), counters);
         }
-        let pushed = outgoing
-            .batch
-            .push(departure.to, departure.from.ip(), departure.parts);
-        debug_assert!(pushed, "a full batch is flushed first");
+        let pushed = batch.push(departure.to, departure.from.ip(), departure.parts);
+        debug_assert!(pushed, "a full batch is sent first");
+        if dirty.len() >= DIRTY_SOCKETS {
+            self.flush(counters);
+        }
     }
 
     /// Sends one datagram with the Don't Fragment bit (RFC 8656 §11.2), after those before it.
@@ -311,16 +323,13 @@ impl Sockets {
         let Some(outgoing) = self.get_mut(key) else {
             return;
         };
-        outgoing.is_dirty = false;
-        if outgoing.batch.is_empty() {
+        let Some(mut batch) = outgoing.batch.take() else {
             return;
-        }
-        let report = outgoing.socket.send_batch(&mut outgoing.batch);
-        let batch = std::mem::take(&mut outgoing.batch);
+        };
+        count_report(key, outgoing.socket.send_batch(&mut batch), counters);
         if self.spare.len() < SPARE_BATCHES {
             self.spare.push(batch);
         }
-        count_report(key, report, counters);
     }
 }
 

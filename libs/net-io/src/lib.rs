@@ -13,5 +13,5 @@ mod steering;
 pub mod tcp;
 pub mod udp;
 
-pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, RecvBatch, SendBatch, SendReport};
+pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, MAX_SEND, RecvBatch, SendBatch, SendReport};
 pub use udp::{Backend, BindOptions, UdpSocket};

@@ -6,7 +6,7 @@ mod portable;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -33,6 +33,12 @@ pub struct BindOptions {
     pub recv_buffer: Option<usize>,
     /// Bytes of the send queue asked for; the system may give less.
     pub send_buffer: Option<usize>,
+    /// Take trains from the system as it got them from the network, where it can (Linux). The
+    /// slots of a [`RecvBatch`] must then have the size [`MAX_DATAGRAM`](crate::MAX_DATAGRAM), or
+    /// trains are truncated.
+    pub receive_trains: bool,
+    /// Hand trains to the system as one, where it can (Linux).
+    pub send_trains: bool,
     /// How datagrams are moved.
     pub backend: Backend,
 }
@@ -43,6 +49,12 @@ pub struct UdpSocket {
     inner: mio::net::UdpSocket,
     local: SocketAddr,
     backend: Backend,
+    /// Until the system says that it cannot.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "offload is of Linux")
+    )]
+    send_trains: AtomicBool,
     /// The system's own counter of datagrams it dropped for want of room, as last seen.
     overflow_seen: AtomicU32,
     overflow_total: AtomicU64,
@@ -69,7 +81,7 @@ impl UdpSocket {
         }
         #[cfg(target_os = "linux")]
         if options.backend == Backend::Native {
-            linux::prepare(&socket, addr)?;
+            linux::prepare(&socket, addr, options)?;
         }
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
@@ -79,6 +91,7 @@ impl UdpSocket {
             inner,
             local,
             backend: options.backend,
+            send_trains: AtomicBool::new(options.send_trains),
             overflow_seen: AtomicU32::new(0),
             overflow_total: AtomicU64::new(0),
         })
@@ -117,8 +130,9 @@ impl UdpSocket {
         }
     }
 
-    /// Sends everything in `batch`, in order, and leaves it empty. Never blocks: what the socket's
-    /// queue has no room for is dropped, and so is what the system refuses.
+    /// Sends everything in `batch` and leaves it empty; datagrams for one address in their order.
+    /// Never blocks: what the socket's queue has no room for is dropped, and so is what the system
+    /// refuses.
     pub fn send_batch(&self, batch: &mut SendBatch) -> SendReport {
         let report = match self.backend {
             #[cfg(target_os = "linux")]
@@ -155,6 +169,22 @@ impl UdpSocket {
     /// was asked for).
     pub fn recv_buffer_size(&self) -> io::Result<usize> {
         socket2::SockRef::from(&self.inner).recv_buffer_size()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sends_trains(&self) -> bool {
+        self.send_trains.load(Ordering::Relaxed)
+    }
+
+    /// Learns from the refusal of a train: EIO says that the device behind this socket computes no
+    /// checksums, and the others that the system knows no trains. Any other reason is of this one.
+    #[cfg(target_os = "linux")]
+    fn note_train_refused(&self, error: &io::Error) {
+        if let Some(libc::EIO | libc::EINVAL | libc::ENOPROTOOPT | libc::EOPNOTSUPP) =
+            error.raw_os_error()
+        {
+            self.send_trains.store(false, Ordering::Relaxed);
+        }
     }
 
     /// True if replies need to be told their source address.

@@ -10,7 +10,7 @@ use turn_relay_proto::Transport;
 
 use super::BindError;
 use crate::config::Config;
-use crate::sockets::LISTENER_QUEUE;
+use crate::sockets::{LISTENER_QUEUE, with_trains};
 
 /// The listening sockets of one shard.
 #[derive(Default)]
@@ -47,7 +47,7 @@ pub(super) fn open(
 fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<SocketAddr> {
     let mut options = BindOptions {
         recv_buffer: Some(LISTENER_QUEUE),
-        ..BindOptions::default()
+        ..with_trains()
     };
     // Shared ports let a second relay join in unnoticed: the first bind must find the port free.
     let first = UdpSocket::bind(address, &options)?;

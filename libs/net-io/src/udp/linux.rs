@@ -1,4 +1,5 @@
-//! The Linux back end: `recvmmsg` and `sendmmsg`, destination addresses, overflow counts.
+//! The Linux back end: `recvmmsg` and `sendmmsg`, destination addresses, overflow counts, trains in
+//! (`UDP_GRO`) and out (`UDP_SEGMENT`).
 //!
 //! The crate's only `unsafe`. Header arrays live on the stack of one call and point into memory
 //! that is borrowed for that call; nothing keeps a pointer.
@@ -22,11 +23,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use libc::{c_int, c_uint, c_void};
 use socket2::Socket;
 
-use super::{UdpSocket, note_refusal};
-use crate::batch::{MAX_BATCH, Meta, RecvBatch, SendBatch, SendReport};
+use super::{BindOptions, UdpSocket, note_refusal};
+use crate::batch::{MAX_BATCH, MAX_SEND, Meta, RecvBatch, SendBatch, SendReport, Train};
 
 /// Room for the control messages of one datagram: the destination (40 bytes for IPv6), the
-/// overflow count (24), and 24 more for a segment size should receive offload come.
+/// overflow count and the segment size of a train (24 each).
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy)]
 struct Control([u8; 88]);
@@ -56,9 +57,13 @@ impl RecvScratch {
 }
 
 /// Sets what must be known before the socket is bound.
-pub(super) fn prepare(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) -> io::Result<()> {
     let fd = socket.as_raw_fd();
     set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+    if options.receive_trains {
+        // Kernels before 5.0 do not know it, and then receive one by one.
+        let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
+    }
     if addr.ip().is_unspecified() {
         match addr {
             SocketAddr::V4(_) => set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
@@ -212,23 +217,23 @@ fn recv_with(
         // SAFETY: the first `slots` headers are initialised, and `received` is at most that.
         let header = unsafe { header.assume_init_ref() };
         let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        let to = read_controls(socket, &header.msg_hdr);
+        let (to, segment) = read_controls(socket, &header.msg_hdr);
+        let len = header.msg_len as usize;
         batch.push_meta(Meta {
             from: read_name(name),
             local: socket.local_for(to),
-            len: if truncated {
-                usize::MAX
-            } else {
-                header.msg_len as usize
-            },
+            len: if truncated { usize::MAX } else { len },
+            segment: segment.unwrap_or(len),
         });
     }
     Ok(received)
 }
 
-/// Notes the overflow count and returns the destination address, if the datagram carries one.
-fn read_controls(socket: &UdpSocket, message: &libc::msghdr) -> Option<IpAddr> {
+/// Notes the overflow count and returns what the datagram carries of these: the destination
+/// address, and the length of each datagram if it is a train.
+fn read_controls(socket: &UdpSocket, message: &libc::msghdr) -> (Option<IpAddr>, Option<usize>) {
     let mut destination = None;
+    let mut segment = None;
     // SAFETY: `message` was filled in by the system; its control pointer and length describe the
     // `Control` of its slot, which is alive and not written to meanwhile. The CMSG functions stay
     // within that length.
@@ -253,12 +258,17 @@ fn read_controls(socket: &UdpSocket, message: &libc::msghdr) -> Option<IpAddr> {
                     socket.note_overflow(counter);
                 }
             }
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                let size =
+                    read_control::<c_int>(control).and_then(|size| usize::try_from(size).ok());
+                segment = size.filter(|size| *size > 0);
+            }
             _ => {}
         }
         // SAFETY: `message` and `control` belong together, see above.
         next = unsafe { libc::CMSG_NXTHDR(message, control) };
     }
-    destination
+    (destination, segment)
 }
 
 /// The content of one control message, if it is long enough for a `T`.
@@ -274,88 +284,173 @@ fn read_control<T: Copy>(control: &libc::cmsghdr) -> Option<T> {
 }
 
 pub(super) fn send(socket: &UdpSocket, batch: &SendBatch) -> SendReport {
-    let mut vectors = [libc::iovec {
-        iov_base: std::ptr::null_mut(),
-        iov_len: 0,
-    }; MAX_BATCH];
-    let mut names = [zeroed_name(); MAX_BATCH];
-    let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_BATCH];
-    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BATCH];
-
-    let memory = vectors
-        .iter_mut()
-        .zip(&mut names)
-        .zip(&mut controls)
-        .zip(&mut headers);
-    for (entry, (((vector, name), control), header)) in batch.entries().iter().zip(memory) {
-        let bytes = batch.bytes(entry);
-        *vector = libc::iovec {
-            iov_base: bytes.as_ptr().cast_mut().cast(),
-            iov_len: bytes.len(),
-        };
-        let mut message = empty_header();
-        message.msg_namelen = write_name(name, entry.to);
-        message.msg_name = (&raw mut *name).cast();
-        message.msg_iov = vector;
-        message.msg_iovlen = 1;
-        if socket.is_wildcard() && !entry.from.is_unspecified() {
-            message.msg_control = control.as_mut_ptr().cast();
-            message.msg_controllen = write_source(&mut message, entry.from, entry.to) as _;
-        }
-        header.write(libc::mmsghdr {
-            msg_hdr: message,
-            msg_len: 0,
-        });
-    }
-
-    let total = batch.len();
     let mut report = SendReport::default();
-    let mut done = 0;
-    while done < total {
-        let rest = &mut headers[done..total];
-        let result = socket.inner.try_io(|| {
-            retry_interrupted(|| {
-                // SAFETY: `headers[..total]` are initialised above (a batch holds at most
-                // MAX_BATCH entries); all they point to is borrowed through the call, and the
-                // system only reads it. `rest` is within the array.
-                unsafe {
-                    libc::sendmmsg(
-                        socket.inner.as_raw_fd(),
-                        rest.as_mut_ptr().cast(),
-                        rest.len() as c_uint,
-                        (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-                    )
+    let mut rest = batch.trains();
+    while let Some((first, behind)) = rest.split_first() {
+        let offload = socket.sends_trains();
+        let together = rest
+            .iter()
+            .take_while(|train| train.count == 1 || offload)
+            .count();
+        let outcome = if together == 0 {
+            Ok(0)
+        } else {
+            let trains = rest.iter().take(together);
+            send_messages(
+                socket,
+                trains.map(|train| Message {
+                    to: train.to,
+                    from: train.from,
+                    segment: (train.count > 1).then_some(train.segment),
+                    datagrams: batch.datagrams(train),
+                }),
+            )
+        };
+        match outcome {
+            Ok(sent) if sent > 0 => {
+                let (done, left) = rest.split_at(sent.min(rest.len()));
+                for train in done {
+                    report.sent += train.count;
+                    report.sent_bytes += train.total;
                 }
-            })
-        });
-        match result {
-            Ok(sent) => {
-                for entry in batch.entries().iter().skip(done).take(sent) {
-                    report.sent_bytes += entry.bytes.len();
-                }
-                report.sent += sent;
-                done += sent;
+                rest = left;
+                continue;
             }
-            // The error belongs to the first of the rest. A full queue has no room for the others.
+            // A full queue has no room for the others.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                report.queue_full += total - done;
+                report.queue_full += rest.iter().map(|train| train.count).sum::<usize>();
                 break;
             }
+            // The error belongs to the first.
+            Err(error) if first.count == 1 => note_refusal(&mut report, &error),
             Err(error) => {
-                note_refusal(&mut report, &error);
-                done += 1;
+                socket.note_train_refused(&error);
+                send_singly(socket, batch, first, &mut report);
             }
+            Ok(_) => send_singly(socket, batch, first, &mut report),
         }
+        rest = behind;
     }
     report
 }
 
-/// Writes the control message that fixes the source address, and returns its length.
-/// `message.msg_control` points to a [`Control`].
-fn write_source(message: &mut libc::msghdr, from: IpAddr, to: SocketAddr) -> usize {
-    message.msg_controllen = size_of::<Control>() as _;
-    match from {
-        IpAddr::V4(ip) => {
+/// Sends the datagrams of a train as messages of their own.
+fn send_singly(socket: &UdpSocket, batch: &SendBatch, train: &Train, report: &mut SendReport) {
+    let mut done = 0;
+    while done < train.count {
+        let rest = batch.datagrams(train).skip(done);
+        let outcome = send_messages(
+            socket,
+            rest.map(|bytes| Message {
+                to: train.to,
+                from: train.from,
+                segment: None,
+                datagrams: std::iter::once(bytes),
+            }),
+        );
+        match outcome {
+            Ok(sent) if sent > 0 => {
+                let bytes = batch.datagrams(train).skip(done).take(sent);
+                report.sent_bytes += bytes.map(<[u8]>::len).sum::<usize>();
+                report.sent += sent;
+                done += sent;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                report.queue_full += train.count - done;
+                return;
+            }
+            Err(error) => {
+                note_refusal(report, &error);
+                done += 1;
+            }
+            Ok(_) => return,
+        }
+    }
+}
+
+/// What one message to the system is made of.
+struct Message<I> {
+    to: SocketAddr,
+    from: IpAddr,
+    /// Of a train: bytes of each datagram but the last.
+    segment: Option<usize>,
+    datagrams: I,
+}
+
+/// Sends messages by one system call; how many the system took. An error belongs to the first.
+fn send_messages<'b, I: Iterator<Item = &'b [u8]>>(
+    socket: &UdpSocket,
+    messages: impl Iterator<Item = Message<I>>,
+) -> io::Result<usize> {
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_SEND];
+    let mut names = [const { MaybeUninit::<libc::sockaddr_in6>::uninit() }; MAX_SEND];
+    let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_SEND];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_SEND];
+
+    let vectors: *mut libc::iovec = vectors.as_mut_ptr().cast();
+    let (mut count, mut used): (usize, usize) = (0, 0);
+    let memory = names.iter_mut().zip(&mut controls).zip(&mut headers);
+    for (message, ((name, control), header)) in messages.zip(memory) {
+        let first = used;
+        // A batch has no more datagrams than there are vectors.
+        for bytes in message.datagrams.take(MAX_SEND - first) {
+            let vector = libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            };
+            // SAFETY: `used` is below MAX_SEND, the length of the array, which lives in this frame.
+            unsafe { vectors.add(used).write(vector) };
+            used += 1;
+        }
+        let name = name.write(zeroed_name());
+        let mut head = empty_header();
+        head.msg_namelen = write_name(name, message.to);
+        head.msg_name = (&raw mut *name).cast();
+        // SAFETY: `first` is at most MAX_SEND: within the array or just behind it.
+        head.msg_iov = unsafe { vectors.add(first) };
+        head.msg_iovlen = (used - first) as _;
+        let source = Some(message.from).filter(|ip| socket.is_wildcard() && !ip.is_unspecified());
+        if source.is_some() || message.segment.is_some() {
+            let control = control.write(Control([0; 88]));
+            head.msg_control = (&raw mut *control).cast();
+            head.msg_controllen = size_of::<Control>() as _;
+            let len = write_controls(&mut head, source, message.to, message.segment);
+            head.msg_controllen = len as _;
+        }
+        header.write(libc::mmsghdr {
+            msg_hdr: head,
+            msg_len: 0,
+        });
+        count += 1;
+    }
+    socket.inner.try_io(|| {
+        retry_interrupted(|| {
+            // SAFETY: `headers[..count]` are initialised above; the vectors, names and controls they
+            // point to are initialised too, live through the call, and the system only reads them
+            // and the bytes, which are borrowed for as long.
+            unsafe {
+                libc::sendmmsg(
+                    socket.inner.as_raw_fd(),
+                    headers.as_mut_ptr().cast(),
+                    count as c_uint,
+                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                )
+            }
+        })
+    })
+}
+
+/// Writes the control messages that fix the source address and say that this is a train, and
+/// returns their length. `message.msg_control` points to a zeroed [`Control`] of its length.
+fn write_controls(
+    message: &mut libc::msghdr,
+    source: Option<IpAddr>,
+    to: SocketAddr,
+    segment: Option<usize>,
+) -> usize {
+    let mut len = 0;
+    match source {
+        Some(IpAddr::V4(ip)) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: 0,
                 ipi_spec_dst: libc::in_addr {
@@ -363,9 +458,9 @@ fn write_source(message: &mut libc::msghdr, from: IpAddr, to: SocketAddr) -> usi
                 },
                 ipi_addr: libc::in_addr { s_addr: 0 },
             };
-            write_control(message, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
+            len += write_control(message, len, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
         }
-        IpAddr::V6(ip) => {
+        Some(IpAddr::V6(ip)) => {
             // A link-local source means nothing without its interface, which is the peer's.
             let interface = match to {
                 SocketAddr::V6(to) if ip.is_unicast_link_local() => to.scope_id(),
@@ -377,18 +472,37 @@ fn write_source(message: &mut libc::msghdr, from: IpAddr, to: SocketAddr) -> usi
                 },
                 ipi6_ifindex: interface,
             };
-            write_control(message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
+            len += write_control(message, len, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
         }
+        None => {}
     }
+    if let Some(segment) = segment {
+        // A batch makes trains of short datagrams only.
+        let segment = u16::try_from(segment).unwrap_or(u16::MAX);
+        len += write_control(message, len, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+    }
+    len
 }
 
-fn write_control<T: Copy>(message: &libc::msghdr, level: c_int, kind: c_int, content: T) -> usize {
+/// Writes one control message `at` bytes behind the start of the control memory; what it takes.
+fn write_control<T: Copy>(
+    message: &mut libc::msghdr,
+    at: usize,
+    level: c_int,
+    kind: c_int,
+    content: T,
+) -> usize {
     const { assert!(size_of::<T>() <= size_of::<libc::in6_pktinfo>()) };
-    // SAFETY: the caller points `message` at a `Control` and gives its size; the assertions above
-    // and at CONTROL_NEEDED say that a header with a `T` fits, so CMSG_FIRSTHDR is not null and all
-    // three writes are within it. The header is aligned because `Control` is.
+    // SAFETY: the caller points `message` at a `Control`, which is aligned for a header, and `at` is
+    // the sum of what such calls returned, each a multiple of that alignment. The assertions above
+    // and at CONTROL_NEEDED say that the source and the segment size fit one behind the other, so
+    // all writes are within the `Control`.
     unsafe {
-        let control = libc::CMSG_FIRSTHDR(message);
+        let control = message
+            .msg_control
+            .cast::<u8>()
+            .add(at)
+            .cast::<libc::cmsghdr>();
         (*control).cmsg_level = level;
         (*control).cmsg_type = kind;
         (*control).cmsg_len = libc::CMSG_LEN(size_of::<T>() as c_uint) as _;

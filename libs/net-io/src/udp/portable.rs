@@ -16,6 +16,7 @@ pub(super) fn recv(socket: &UdpSocket, batch: &mut RecvBatch) -> io::Result<usiz
                     from,
                     local: socket.local,
                     len,
+                    segment: len,
                 };
                 received += 1;
             }
@@ -47,10 +48,11 @@ fn receive_one(socket: &UdpSocket, slot: &mut [u8]) -> io::Result<(usize, std::n
 
 pub(super) fn send(socket: &UdpSocket, batch: &SendBatch) -> SendReport {
     let mut report = SendReport::default();
-    for entry in batch.entries() {
-        let bytes = batch.bytes(entry);
+    let trains = batch.trains().iter();
+    let datagrams = trains.flat_map(|train| batch.datagrams(train).map(|bytes| (train.to, bytes)));
+    for (to, bytes) in datagrams {
         loop {
-            match socket.inner.send_to(bytes, entry.to) {
+            match socket.inner.send_to(bytes, to) {
                 Ok(_) => {
                     report.sent += 1;
                     report.sent_bytes += bytes.len();
