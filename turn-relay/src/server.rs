@@ -21,6 +21,7 @@ use crate::certificates::{self, Certificates, Reload, Watch};
 use crate::config::{Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ConfigGauges, ShardCounters};
+use crate::peer_connections::PeerConnections;
 use crate::shard::{Command, Parts, Shard};
 use crate::sockets::Sockets;
 use crate::source::WAKER;
@@ -342,6 +343,7 @@ impl Setup {
             commands,
             relay: Relay::new(relay, seed),
             sockets,
+            peers: PeerConnections::new(self.config.streams.stalled),
             streams: Streams::new(
                 self.config.streams.clone(),
                 self.connections.clone(),
