@@ -284,6 +284,16 @@ impl PeerConnections {
             return; // it could not even be begun, and was counted so
         };
         let peer = self.peers.remove(key);
+        let entries = [
+            (peer.watched, Due::Stalled(key)),
+            (peer.client_held, Due::ClientBandwidth(key)),
+            (peer.peer_held, Due::PeerBandwidth(key)),
+        ];
+        for (at, due) in entries {
+            if let Some(at) = at {
+                self.deadlines.remove(&(at, due));
+            }
+        }
         if peer.is_connected {
             lent.counters.peers.ended.inc(PeerEnd::of(reason));
         } else {
@@ -339,7 +349,10 @@ impl PeerConnections {
             return false;
         }
         if let Err(at) = lent.relay.may_carry(lent.now, peer.id, Direction::ToClient) {
-            self.deadlines.insert((at, Due::PeerBandwidth(key)));
+            if peer.peer_held.is_none() {
+                peer.peer_held = Some(at);
+                self.deadlines.insert((at, Due::PeerBandwidth(key)));
+            }
             return false;
         }
         match peer.receive(buffers.space()) {
@@ -387,7 +400,10 @@ impl PeerConnections {
             return false;
         }
         if let Err(at) = lent.relay.may_carry(lent.now, peer.id, Direction::ToPeer) {
-            self.deadlines.insert((at, Due::ClientBandwidth(key)));
+            if peer.client_held.is_none() {
+                peer.client_held = Some(at);
+                self.deadlines.insert((at, Due::ClientBandwidth(key)));
+            }
             return false;
         }
         let Some(stream) = lent.streams.get_mut(stream_key) else {
@@ -481,10 +497,17 @@ impl PeerConnections {
             self.deadlines.pop_first();
             match due {
                 Due::Accept(key) => self.woken.push(Source::PeerAccept(key)),
-                Due::PeerBandwidth(key) => self.woken.push(Source::Peer(key)),
+                Due::PeerBandwidth(key) => {
+                    if let Some(peer) = self.peers.get_mut(key) {
+                        peer.peer_held = None;
+                        self.woken.push(Source::Peer(key));
+                    }
+                }
                 Due::ClientBandwidth(key) => {
-                    let stream = self.peers.get(key).and_then(|peer| peer.stream);
-                    self.woken.extend(stream.map(Source::Stream));
+                    if let Some(peer) = self.peers.get_mut(key) {
+                        peer.client_held = None;
+                        self.woken.extend(peer.stream.map(Source::Stream));
+                    }
                 }
                 Due::Stalled(key) => self.end_if_stalled(key, lent),
             }
@@ -495,8 +518,9 @@ impl PeerConnections {
     fn watch(&mut self, key: usize, now: Instant) {
         let stalled = self.stalled;
         if let Some(peer) = self.peers.get_mut(key)
-            && !std::mem::replace(&mut peer.is_watched, true)
+            && peer.watched.is_none()
         {
+            peer.watched = Some(now + stalled);
             self.deadlines.insert((now + stalled, Due::Stalled(key)));
         }
     }
@@ -505,7 +529,7 @@ impl PeerConnections {
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
-        peer.is_watched = false;
+        peer.watched = None;
         let stream = peer.stream.and_then(|key| lent.streams.get_mut(key));
         let waits = peer.waiting() > 0 || stream.is_some_and(|stream| stream.waiting() > 0);
         if !waits && !peer.client_finished && !peer.peer_finished {
@@ -516,7 +540,7 @@ impl PeerConnections {
             lent.relay
                 .handle_connection_end(peer.id, ConnectionEnd::Stalled);
         } else {
-            peer.is_watched = true;
+            peer.watched = Some(due);
             self.deadlines.insert((due, Due::Stalled(key)));
         }
     }

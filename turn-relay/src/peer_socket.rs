@@ -40,8 +40,10 @@ pub(crate) struct PeerSocket {
     pub(crate) peer_paused: bool,
     /// When bytes last moved.
     pub(crate) progress: Instant,
-    /// It is among the deadlines as one that may have stalled.
-    pub(crate) is_watched: bool,
+    /// Its entries among the deadlines: when it may have stalled, and when each end may be read again.
+    pub(crate) watched: Option<Instant>,
+    pub(crate) client_held: Option<Instant>,
+    pub(crate) peer_held: Option<Instant>,
     pub(crate) is_ready: bool,
     pub(crate) is_dirty: bool,
 }
@@ -66,7 +68,9 @@ impl PeerSocket {
             client_paused: false,
             peer_paused: false,
             progress: now,
-            is_watched: false,
+            watched: None,
+            client_held: None,
+            peer_held: None,
             is_ready: false,
             is_dirty: false,
         }

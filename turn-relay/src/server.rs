@@ -293,7 +293,14 @@ fn warn_about_descriptors(config: &Config) {
     let relays = ports.saturating_mul(config.relay_addresses.len());
     let allocations = usize::try_from(config.quota.allocations).unwrap_or(usize::MAX);
     let connections = usize::try_from(config.streams.connections).unwrap_or(usize::MAX);
+    // Where TCP is relayed, behind each data connection is one with a peer.
+    let peers = if config.protocol.tcp_relaying {
+        connections
+    } else {
+        0
+    };
     let wanted = relays.min(allocations).saturating_add(connections);
+    let wanted = wanted.saturating_add(peers);
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
         .lines()

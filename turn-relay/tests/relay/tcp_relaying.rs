@@ -2,7 +2,7 @@
 //! of connections with peers.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -151,6 +151,32 @@ fn two_players_meet_on_their_relayed_addresses() {
         assert_eq!(&hello, b"hello");
         drop(of_bob);
         assert_eq!(read_to_end(&mut of_alice), b"");
+    }
+}
+
+/// Sources meet a shard each, and a listener of one shard is a peer for the others.
+#[test]
+fn players_on_different_shards_meet() {
+    let mut config = relaying();
+    config.threads = 4;
+    let relay = start(config);
+    let from = |n: u8| connect_from([127, 0, 0, n].into(), relay.tcp());
+    let mut alice = Client::stream(from(1));
+    alice.allocate_tcp();
+    for n in 2..10 {
+        let mut bob = Client::stream(from(n));
+        let to = bob.allocate_tcp();
+        bob.permit(SocketAddr::new(V4, 9));
+        let answer = alice.connect_peer(to);
+        assert_eq!(answer.error, None);
+        let (_, connection) = bob.connection_attempt();
+        let (mut of_alice, mut of_bob) = (from(1), from(n));
+        Client::stream(of_alice.try_clone().unwrap()).bind_connection(answer.connection());
+        Client::stream(of_bob.try_clone().unwrap()).bind_connection(connection);
+        of_alice.write_all(b"hello").unwrap();
+        let mut hello = [0; 5];
+        of_bob.read_exact(&mut hello).unwrap();
+        assert_eq!(&hello, b"hello");
     }
 }
 
@@ -316,6 +342,26 @@ fn new_rules_end_connections_they_refuse() {
 }
 
 #[test]
+fn peers_who_are_too_many_or_refused_are_closed_at_once() {
+    let mut config = relaying();
+    config.quota.peer_connections_per_allocation = 1;
+    let mut relay = start(config.clone());
+    let (mut control, relayed) = allocated(&relay);
+    control.permit(SocketAddr::new(V4, 9));
+    let _first = connect(relayed);
+    control.connection_attempt();
+    assert_eq!(read_to_end(&mut connect(relayed)), b"");
+    relay.expect(&refused("full"), 1.0);
+    let quota = "rallypoint_turn_quota_rejections_total{quota=\"peer_connections\"}";
+    relay.expect(quota, 1.0);
+    config.peers.min_port = u16::MAX;
+    relay.server().reload(config).unwrap();
+    relay.expect(&ended("peer_denied"), 1.0);
+    assert_eq!(read_to_end(&mut connect(relayed)), b"");
+    relay.expect(&refused("peer_denied"), 1.0);
+}
+
+#[test]
 fn bandwidth_holds_connections_back() {
     let mut config = relaying();
     config.quota.bandwidth_per_allocation = Some(100_000);
@@ -408,6 +454,16 @@ fn data_connection(relay: &TestRelay, connection: u32) -> (TcpStream, Vec<u8>) {
     let client = Client::stream(socket.try_clone().unwrap());
     let (_, early) = client.bind_connection(connection);
     (socket, early)
+}
+
+fn connect_from(source: IpAddr, relay: SocketAddr) -> TcpStream {
+    use socket2::{Domain, Socket, Type};
+
+    let socket = Socket::new(Domain::for_address(relay), Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+    socket.connect(&relay.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
 }
 
 fn accept(peer: &TcpListener) -> (TcpStream, SocketAddr) {
