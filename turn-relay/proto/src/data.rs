@@ -70,7 +70,7 @@ pub(crate) fn from_indication(
         .find_client(path)
         .ok_or(DropReason::NoAllocation)?;
     let bad = DropReason::BadIndication;
-    // RFC 6062 §3: a TCP allocation has connections; nothing is sent with indications.
+    // RFC 6062: a TCP allocation has connections; nothing is sent with indications.
     if path.transport.is_stream() && relay.tcp.is_tcp(id) {
         return Err(bad);
     }

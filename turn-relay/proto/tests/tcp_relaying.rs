@@ -376,7 +376,7 @@ fn connect_in_progress_cannot_be_bound() {
 
 #[test]
 fn channels_and_indications_are_for_datagrams() {
-    // RFC 6062 §3.
+    // RFC 6062: what a TCP allocation is not for.
     let (mut world, mut alice, relayed) = allocated();
     alice.ask(&mut world, create_permission(&[PEER]));
     assert_eq!(

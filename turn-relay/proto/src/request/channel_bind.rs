@@ -12,7 +12,7 @@ use crate::verdict::{Event, Family};
 
 pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer, Reject> {
     let id = request.allocation(relay)?;
-    // RFC 6062 §3: channels carry datagrams, and a TCP allocation has none.
+    // RFC 6062: channels carry datagrams, and a TCP allocation has none.
     if relay.tcp.is_tcp(id) {
         return Err(Reject::bare(error_code::FORBIDDEN));
     }
