@@ -74,6 +74,9 @@ fn stories_reach_the_code_behind_the_signature() {
     assert_eq!(reached("no-socket").allocations, 0);
     assert_eq!(reached("refused-peer").to_peer, 0);
     assert_eq!(reached("three-clients").allocations, 3);
+    assert_eq!(reached("connect").bound, 1);
+    assert_eq!(reached("peer-connects").bound, 1);
+    assert_eq!(reached("connect-refused").bound, 0);
 }
 
 /// Steps in a row, in the encoding of `bodies/relay.rs`.
@@ -84,6 +87,8 @@ const ALLOCATE: u8 = 0;
 const REFRESH: u8 = 1;
 const PERMISSION: u8 = 2;
 const CHANNEL: u8 = 3;
+const CONNECT: u8 = 6;
+const CONNECTION_BIND: u8 = 7;
 
 const PEER: u8 = 0;
 const PEER_V6: u8 = 2;
@@ -127,6 +132,28 @@ impl Story {
 
     fn socket(mut self, outcome: u8) -> Self {
         self.0.extend_from_slice(&[6, outcome]);
+        self
+    }
+
+    /// A TCP allocation of the client that may have one.
+    fn tcp_allocation(self) -> Self {
+        self.challenge(3).signed(3, ALLOCATE, 32, 0).socket(2)
+    }
+
+    /// The peer's answer to a Connect.
+    fn connected(mut self, outcome: u8) -> Self {
+        self.0.extend_from_slice(&[10, outcome]);
+        self
+    }
+
+    /// Bytes cross, or the connection ends.
+    fn connection(mut self, what: u8) -> Self {
+        self.0.extend_from_slice(&[10, 1 | what]);
+        self
+    }
+
+    fn peer_connects(mut self, peer: u8) -> Self {
+        self.0.extend_from_slice(&[11, peer << 2]);
         self
     }
 
@@ -188,6 +215,13 @@ fn stories() -> Vec<(&'static str, Vec<u8>)> {
             .channel_data(0, 0, b"shorter")
             .peer_sends(PEER, b"back")
     };
+    let connected = || {
+        story()
+            .tcp_allocation()
+            .signed(3, CONNECT, 0, PEER << 2)
+            .connected(0)
+    };
+    let bound = || connected().challenge(4).signed(4, CONNECTION_BIND, 0, 0);
     [
         ("challenge", story().challenge(0)),
         (
@@ -314,6 +348,38 @@ fn stories() -> Vec<(&'static str, Vec<u8>)> {
                 .signed(0, REFRESH, 0, 0)
                 .signed(0, ALLOCATE, 0, 0),
         ),
+        ("connect", bound().connection(0).connection(0).connection(2)),
+        (
+            "connect-refused",
+            story()
+                .tcp_allocation()
+                .signed(3, CONNECT, 0, PEER << 2)
+                .connected(2)
+                .signed(3, CONNECT, 0, PRIVATE_PEER << 2),
+        ),
+        (
+            "connect-unanswered",
+            story()
+                .tcp_allocation()
+                .signed(3, CONNECT, 0, PEER << 2)
+                .minutes(1)
+                .connected(0),
+        ),
+        (
+            "peer-connects",
+            story()
+                .tcp_allocation()
+                .peer_connects(PEER)
+                .signed(3, PERMISSION, 0, PEER << 2)
+                .peer_connects(PEER)
+                .challenge(5)
+                .signed(5, CONNECTION_BIND, 0, 0)
+                .peer_connects(PEER)
+                .minutes(12),
+        ),
+        ("connection-unclaimed", connected().minutes(1)),
+        ("control-lost", bound().disconnect(3)),
+        ("data-lost", bound().disconnect(4)),
         (
             "unknown-attribute",
             story().challenge(0).signed_with(0, ALLOCATE, 23, b"????"),

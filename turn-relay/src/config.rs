@@ -209,6 +209,9 @@ pub struct StreamLimits {
     pub first_message: Duration,
     /// A connection without an allocation ends this long after its last valid message.
     pub idle: Duration,
+    /// A data connection (RFC 6062) ends when one end has not read, or has said its last, and nothing
+    /// has moved for this long.
+    pub stalled: Duration,
 }
 
 impl Default for StreamLimits {
@@ -218,6 +221,7 @@ impl Default for StreamLimits {
             connections_per_address: 64,
             first_message: Duration::from_secs(10),
             idle: Duration::from_secs(30),
+            stalled: Duration::from_secs(120),
         }
     }
 }

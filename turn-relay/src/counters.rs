@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use ops::config::ListenUrl;
 use ops::metrics::{Histogram, MetricError, Registry, Tallies};
-use turn_relay_proto::{DropReason, EndReason, Forward, Path, Traffic};
+use turn_relay_proto::{Direction, DropReason, EndReason, Forward, Path, Traffic};
 
 pub(crate) use labels::{
-    Bound, Carrier, Dropped, Ended, Limiter, Operation, Outcome, Side, StreamEnd, StreamKind,
-    StreamRefusal, Towards, Version, Wrapped,
+    Bound, Carrier, Connected, Dropped, Ended, Limiter, Operation, Origin, Outcome, PeerEnd,
+    PeerRefusal, Side, StreamEnd, StreamKind, StreamRefusal, Towards, Version, Wrapped,
 };
 pub(crate) use reload::ConfigGauges;
 pub(crate) use scrape::Cells;
@@ -29,6 +29,7 @@ pub(crate) struct ShardCounters {
     pub(crate) traffic: TrafficCounters,
     pub(crate) allocations: AllocationCounters,
     pub(crate) streams: StreamCounters,
+    pub(crate) peers: PeerCounters,
     pub(crate) relay_sockets: Tallies<Bound>,
     pub(crate) socket_errors: Tallies<Operation>,
     pub(crate) cells: Cells,
@@ -66,6 +67,15 @@ pub(crate) struct StreamCounters {
     pub(crate) refused: Tallies<StreamRefusal>,
 }
 
+/// TCP connections with peers (RFC 6062).
+#[derive(Debug)]
+pub(crate) struct PeerCounters {
+    pub(crate) connects: Tallies<Connected>,
+    pub(crate) opened: Tallies<Origin>,
+    pub(crate) ended: Tallies<PeerEnd>,
+    pub(crate) refused: Tallies<PeerRefusal>,
+}
+
 const DURATION_BUCKETS: [f64; 9] = [
     60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 43_200.0, 86_400.0,
 ];
@@ -96,6 +106,7 @@ pub(crate) fn register(
             traffic: TrafficCounters::declare(registry, shards)?,
             allocations: AllocationCounters::declare(registry, shards)?,
             streams: StreamCounters::declare(registry, shards)?,
+            peers: PeerCounters::declare(registry, shards)?,
             relay_sockets: registry.sharded_counter(
                 "rallypoint_turn_relay_sockets_total",
                 "Relay sockets asked for, by what came of it.",
@@ -172,6 +183,13 @@ impl TrafficCounters {
         let labels = (forward.direction.into(), forward.framing.into());
         let bytes = u64::try_from(forward.payload.len()).unwrap_or(u64::MAX);
         self.relayed_packets.inc(labels);
+        self.relayed_bytes.add(labels, bytes);
+    }
+
+    /// Bytes that a connection with a peer has carried (RFC 6062).
+    pub(crate) fn carried(&self, direction: Direction, bytes: usize) {
+        let labels = (direction.into(), Wrapped::Connection);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.relayed_bytes.add(labels, bytes);
     }
 
@@ -301,6 +319,36 @@ impl StreamCounters {
                 refused: registry.sharded_counter(
                     "rallypoint_turn_connections_refused_total",
                     "Client connections closed at once.",
+                    shards,
+                )?,
+            }
+        ))
+    }
+}
+
+impl PeerCounters {
+    fn declare(registry: &Registry, shards: usize) -> Result<Vec<Self>, MetricError> {
+        Ok(dealt!(
+            shards,
+            Self {
+                connects: registry.sharded_counter(
+                    "rallypoint_turn_peer_connects_total",
+                    "Connections to peers asked for (RFC 6062), by what came of it.",
+                    shards,
+                )?,
+                opened: registry.sharded_counter(
+                    "rallypoint_turn_peer_connections_total",
+                    "Connections with peers that came to be, by who made them.",
+                    shards,
+                )?,
+                ended: registry.sharded_counter(
+                    "rallypoint_turn_peer_connections_ended_total",
+                    "Connections with peers that ended.",
+                    shards,
+                )?,
+                refused: registry.sharded_counter(
+                    "rallypoint_turn_peer_connections_refused_total",
+                    "Connections of peers closed at once.",
                     shards,
                 )?,
             }

@@ -7,7 +7,7 @@
 //! [`Server::reload`].
 //!
 //! Follow a packet: `shard.rs` (the only loop) → the machine → `outward.rs` → `sockets.rs` or
-//! `streams.rs`.
+//! `streams.rs`. The bytes of TCP allocations (RFC 6062) go through `peer_connections.rs`.
 #![forbid(unsafe_code)]
 
 mod certificates;
@@ -16,6 +16,8 @@ mod connections;
 mod counters;
 mod frame;
 mod outward;
+mod peer_connections;
+mod peer_socket;
 mod server;
 mod shard;
 mod sockets;

@@ -21,6 +21,7 @@ use crate::certificates::{self, Certificates, Reload, Watch};
 use crate::config::{Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ConfigGauges, ShardCounters};
+use crate::peer_connections::PeerConnections;
 use crate::shard::{Command, Parts, Shard};
 use crate::sockets::Sockets;
 use crate::source::WAKER;
@@ -292,7 +293,14 @@ fn warn_about_descriptors(config: &Config) {
     let relays = ports.saturating_mul(config.relay_addresses.len());
     let allocations = usize::try_from(config.quota.allocations).unwrap_or(usize::MAX);
     let connections = usize::try_from(config.streams.connections).unwrap_or(usize::MAX);
+    // Where TCP is relayed, behind each data connection is one with a peer.
+    let peers = if config.protocol.tcp_relaying {
+        connections
+    } else {
+        0
+    };
     let wanted = relays.min(allocations).saturating_add(connections);
+    let wanted = wanted.saturating_add(peers);
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
         .lines()
@@ -342,6 +350,7 @@ impl Setup {
             commands,
             relay: Relay::new(relay, seed),
             sockets,
+            peers: PeerConnections::new(self.config.streams.stalled),
             streams: Streams::new(
                 self.config.streams.clone(),
                 self.connections.clone(),

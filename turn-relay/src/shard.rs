@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll};
 use net_io::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
-use turn_relay_proto::{
-    Event, Now, Path, Relay, RelayAddr, RelayConfig, SocketOutcome, Transport, Verdict,
-};
+use turn_relay_proto::{Event, Now, Path, Relay, RelayAddr, RelayConfig, Transport, Verdict};
 
 use crate::config::StreamLimits;
-use crate::counters::{Bound, Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
+use crate::counters::{Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
+use crate::frame::Deframer;
 use crate::outward::Outward;
+use crate::peer_connections::{Lent, PeerConnections};
 use crate::sockets::{SocketKey, Sockets};
 use crate::source::Source;
 use crate::stream::{Buffers, Kind};
@@ -64,6 +64,7 @@ pub(crate) struct Shard {
     commands: Receiver<Command>,
     relay: Relay,
     outward: Outward,
+    peers: PeerConnections,
     tcp: Vec<TcpAccept>,
     /// What has more to read, in turn.
     ready: VecDeque<Source>,
@@ -95,6 +96,7 @@ pub(crate) struct Parts {
     pub(crate) relay: Relay,
     pub(crate) sockets: Sockets,
     pub(crate) streams: Streams,
+    pub(crate) peers: PeerConnections,
     pub(crate) tcp: Vec<(TcpListener, Transport)>,
     pub(crate) counters: ShardCounters,
 }
@@ -108,6 +110,7 @@ impl Shard {
             relay,
             mut sockets,
             streams,
+            peers,
             tcp,
             counters,
         } = parts;
@@ -133,6 +136,7 @@ impl Shard {
                 streams,
                 counters,
             },
+            peers,
             tcp: accepts,
             ready: VecDeque::new(),
             accept_again: None,
@@ -194,6 +198,7 @@ impl Shard {
         let deadlines = [
             machine,
             self.outward.streams.next_deadline(),
+            self.peers.next_deadline(),
             self.accept_again,
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -209,7 +214,15 @@ impl Shard {
             {
                 self.outward.streams.mark_dirty(key);
             }
-            let reads = event.is_readable() || event.is_read_closed() || event.is_error();
+            // A connection that is being made is told of as one that can be written to.
+            let mut reads = false;
+            if let Source::Peer(key) = source
+                && event.is_writable()
+            {
+                self.peers.mark_dirty(key);
+                reads = true;
+            }
+            reads |= event.is_readable() || event.is_read_closed() || event.is_error();
             if reads && self.mark_ready(source, true) {
                 self.ready.push_back(source);
             }
@@ -219,6 +232,7 @@ impl Shard {
     fn mark_ready(&mut self, source: Source, ready: bool) -> bool {
         let mark = match source {
             Source::Commands => return ready,
+            Source::PeerAccept(_) | Source::Peer(_) => return self.peers.mark_ready(source, ready),
             Source::Socket(key) => return self.outward.sockets.mark_ready(key, ready),
             Source::Accept(index) => self.tcp.get_mut(index).map(|accept| &mut accept.is_ready),
             Source::Stream(key) => self
@@ -242,6 +256,7 @@ impl Shard {
                 Source::Socket(SocketKey::Relay(key)) => self.serve_peers(key),
                 Source::Accept(index) => self.serve_accept(index),
                 Source::Stream(key) => self.serve_stream(key),
+                Source::PeerAccept(_) | Source::Peer(_) => self.serve_peer_connections(source),
             };
             if has_more {
                 self.ready.push_back(source);
@@ -261,6 +276,7 @@ impl Shard {
                 }
                 Command::Reload(new) => {
                     self.relay.set_config(self.now, new.relay);
+                    self.peers.set_stalled(new.streams.stalled);
                     self.outward.streams.set_limits(new.streams);
                     self.counts_changed = true;
                 }
@@ -407,6 +423,8 @@ impl Shard {
         let Self {
             relay,
             outward,
+            peers,
+            poll,
             buffers,
             reply,
             now,
@@ -415,6 +433,16 @@ impl Shard {
         let Some(stream) = outward.streams.get_mut(key) else {
             return false;
         };
+        if let Some(peer) = stream.carries {
+            let mut lent = Lent {
+                relay,
+                streams: &mut outward.streams,
+                counters: &outward.counters,
+                registry: poll.registry(),
+                now: *now,
+            };
+            return peers.serve_client(peer, key, buffers, &mut lent);
+        }
         let len = match stream.receive(buffers) {
             Ok(Some(len)) => len,
             Ok(None) => return false,
@@ -438,6 +466,14 @@ impl Shard {
             is_valid |= !matches!(verdict, Verdict::Dropped(_));
             self.counts_changed |= !matches!(verdict, Verdict::Forward(_));
             outward.act_for_client(relay, *now, &verdict, frame, reply);
+            if matches!(verdict, Verdict::Reply { .. }) && relay.carries_data(path) {
+                // Behind a ConnectionBind come bytes for the peer (RFC 6062 §5.4).
+                deframer = Deframer::default();
+                if let Some(stream) = outward.streams.get_mut(key) {
+                    stream.early.extend_from_slice(input);
+                }
+                break None;
+            }
         };
         if let Some(stream) = outward.streams.get_mut(key) {
             stream.deframer = deframer;
@@ -453,8 +489,42 @@ impl Shard {
         end.is_none()
     }
 
+    /// A relayed address that accepts, or a connection with a peer.
+    fn serve_peer_connections(&mut self, source: Source) -> bool {
+        let (peers, buffers, mut lent) = self.lend();
+        let has_more = match source {
+            Source::PeerAccept(key) => peers.serve_accept(key, &mut lent),
+            Source::Peer(key) => peers.serve_peer(key, buffers, &mut lent),
+            Source::Commands | Source::Socket(_) | Source::Accept(_) | Source::Stream(_) => false,
+        };
+        self.counts_changed = true;
+        has_more
+    }
+
+    fn lend(&mut self) -> (&mut PeerConnections, &mut Buffers, Lent<'_>) {
+        let lent = Lent {
+            relay: &mut self.relay,
+            streams: &mut self.outward.streams,
+            counters: &self.outward.counters,
+            registry: self.poll.registry(),
+            now: self.now,
+        };
+        (&mut self.peers, &mut self.buffers, lent)
+    }
+
+    /// What has room again, or bandwidth, can be read.
+    fn note_woken(&mut self) {
+        for source in self.peers.take_woken() {
+            if self.mark_ready(source, true) {
+                self.ready.push_back(source);
+            }
+        }
+    }
+
     fn serve_timers(&mut self) {
         let now = self.now;
+        let (peers, _, mut lent) = self.lend();
+        peers.handle_timeout(&mut lent);
         if self
             .relay
             .poll_timeout()
@@ -507,6 +577,11 @@ impl Shard {
         }
         self.outward.sockets.flush(&self.outward.counters);
         self.outward.streams.flush();
+        let (peers, _, mut lent) = self.lend();
+        peers.flush(&mut lent);
+        // Flushing may have shown that a connection is over.
+        self.drain_events();
+        self.note_woken();
         if std::mem::take(&mut self.counts_changed) {
             self.outward.counters.cells.publish(&self.relay);
         }
@@ -516,6 +591,7 @@ impl Shard {
         let Self {
             relay,
             outward,
+            peers,
             poll,
             now,
             ..
@@ -527,7 +603,7 @@ impl Shard {
                 Event::SocketWanted { addr } => {
                     let token = |key| Source::Socket(key).token();
                     let outcome = outward.sockets.open(addr, poll.registry(), token);
-                    counters.relay_sockets.inc(bound_label(outcome));
+                    counters.relay_sockets.inc(outcome.into());
                     relay.handle_socket(*now, addr, outcome);
                 }
                 Event::SocketFreed { addr } => {
@@ -549,18 +625,24 @@ impl Shard {
                         .ended(client, reason, duration, traffic);
                     outward.streams.set_allocation(client, false, now.mono);
                 }
+                Event::ListenWanted { .. }
+                | Event::ListenFreed { .. }
+                | Event::ConnectWanted { .. }
+                | Event::ConnectionBound { .. }
+                | Event::ConnectionEnded { .. } => {
+                    let mut lent = Lent {
+                        relay,
+                        streams: &mut outward.streams,
+                        counters,
+                        registry: poll.registry(),
+                        now: *now,
+                    };
+                    peers.act(&event, &mut lent);
+                }
                 // A kernel fast path would take these over.
                 Event::ChannelBound { .. } | Event::ChannelFreed { .. } => {}
             }
         }
-    }
-}
-
-fn bound_label(outcome: SocketOutcome) -> Bound {
-    match outcome {
-        SocketOutcome::Opened => Bound::Opened,
-        SocketOutcome::InUse => Bound::InUse,
-        SocketOutcome::Failed => Bound::Failed,
     }
 }
 

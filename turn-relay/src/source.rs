@@ -11,13 +11,17 @@ pub(crate) enum Source {
     Socket(SocketKey),
     Accept(usize),
     Stream(usize),
+    /// A listener on a relayed address (RFC 6062).
+    PeerAccept(usize),
+    /// A connection with a peer.
+    Peer(usize),
 }
 
 /// The token of the waker, which tells of commands.
 pub(crate) const WAKER: Token = Token(0);
 
 impl Source {
-    const KINDS: usize = 5;
+    const KINDS: usize = 7;
 
     pub(crate) fn token(self) -> Token {
         let (kind, index) = match self {
@@ -26,6 +30,8 @@ impl Source {
             Self::Socket(SocketKey::Relay(index)) => (2, index),
             Self::Accept(index) => (3, index),
             Self::Stream(index) => (4, index),
+            Self::PeerAccept(index) => (5, index),
+            Self::Peer(index) => (6, index),
         };
         Token(index * Self::KINDS + kind)
     }
@@ -37,6 +43,8 @@ impl Source {
             2 => Self::Socket(SocketKey::Relay(index)),
             3 => Self::Accept(index),
             4 => Self::Stream(index),
+            5 => Self::PeerAccept(index),
+            6 => Self::Peer(index),
             _ => Self::Commands,
         }
     }
@@ -54,6 +62,8 @@ mod tests {
             Source::Socket(SocketKey::Relay(16_383)),
             Source::Accept(1),
             Source::Stream(8191),
+            Source::PeerAccept(7),
+            Source::Peer(70_000),
         ];
         for source in sources {
             assert_eq!(Source::of(source.token()), source);

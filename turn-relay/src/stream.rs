@@ -1,6 +1,7 @@
 //! One client connection: TCP, or TLS on it. Never blocks; what it may hold is bounded by name.
 
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -23,7 +24,7 @@ const WHOLE_QUEUE: usize = 128 * 1024;
 const TLS_QUEUE: usize = 16 * 1024;
 
 /// Bytes taken from a socket at once.
-const READ_SIZE: usize = 32 * 1024;
+pub(crate) const READ_SIZE: usize = 32 * 1024;
 
 /// Memory of a queue that has emptied is kept up to this.
 const QUEUE_KEPT: usize = 4096;
@@ -44,6 +45,11 @@ impl Buffers {
         }
     }
 
+    /// Room for one read of something that needs no decrypting.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        self.plain.get_mut(..READ_SIZE).unwrap_or_default()
+    }
+
     /// The first bytes of what was received.
     pub(crate) fn received(&self, len: usize) -> &[u8] {
         self.plain.get(..len).unwrap_or_default()
@@ -59,6 +65,17 @@ pub(crate) enum Kind {
     Reply,
 }
 
+/// Whether the client is to hear that nothing more comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    No,
+    /// As soon as everything is sent.
+    Wanted,
+    /// TLS has been told.
+    Notified,
+    Done,
+}
+
 /// A connection and what waits to be sent on it.
 pub(crate) struct Stream {
     socket: TcpStream,
@@ -71,6 +88,11 @@ pub(crate) struct Stream {
     opened: Instant,
     last_valid: Option<Instant>,
     has_allocation: bool,
+    /// The connection with a peer whose data this one carries (RFC 6062); it is no TURN any more.
+    pub(crate) carries: Option<usize>,
+    /// What came right behind the ConnectionBind request.
+    pub(crate) early: Vec<u8>,
+    finish: Finish,
     /// In the shard's list of what has more to read.
     pub(crate) is_ready: bool,
     /// In the table's list of what has something to send.
@@ -102,6 +124,9 @@ impl Stream {
             opened: now,
             last_valid: None,
             has_allocation: false,
+            carries: None,
+            early: Vec::new(),
+            finish: Finish::No,
             is_ready: false,
             is_dirty: false,
             deadline: None,
@@ -136,6 +161,34 @@ impl Stream {
         self.last_valid = Some(now);
     }
 
+    /// Bytes that wait to be sent.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len() - self.sent
+    }
+
+    /// Nothing more comes: the client hears of it when all that waits is sent.
+    pub(crate) fn finish(&mut self) {
+        if self.finish == Finish::No {
+            self.finish = Finish::Wanted;
+        }
+    }
+
+    /// Everything is sent, and the client has been told so.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finish == Finish::Done
+    }
+
+    /// Queues bytes from a peer, whose connection is not read while [`DATA_QUEUE`] bytes wait.
+    pub(crate) fn push_carried(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
+        self.queue.extend_from_slice(bytes);
+    }
+
+    /// So much waits that the peer is not read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting() >= DATA_QUEUE
+    }
+
     /// The longest frame this client may send.
     pub(crate) fn longest_frame(&self) -> usize {
         if self.has_allocation {
@@ -147,7 +200,7 @@ impl Stream {
 
     /// When the connection ends unless something happens, and as what.
     pub(crate) fn due(&self, limits: &StreamLimits) -> Option<(Instant, StreamEnd)> {
-        if self.has_allocation {
+        if self.has_allocation || self.carries.is_some() {
             return None;
         }
         Some(match self.last_valid {
@@ -190,20 +243,24 @@ impl Stream {
     /// Queues a message made of `parts`. False: dropped, the queue is full.
     pub(crate) fn push(&mut self, parts: &[&[u8]], kind: Kind) -> Result<bool, StreamEnd> {
         let more: usize = parts.iter().map(|part| part.len()).sum();
-        let waiting = self.queue.len() - self.sent;
+        let waiting = self.waiting();
         match kind {
             Kind::Data if waiting + more > DATA_QUEUE => return Ok(false),
             Kind::Reply if waiting + more > WHOLE_QUEUE => return Err(StreamEnd::Deaf),
             Kind::Data | Kind::Reply => {}
         }
-        if self.sent > 0 && self.queue.len() + more > self.queue.capacity() {
-            self.queue.drain(..self.sent);
-            self.sent = 0;
-        }
+        self.make_room(more);
         for part in parts {
             self.queue.extend_from_slice(part);
         }
         Ok(true)
+    }
+
+    fn make_room(&mut self, more: usize) {
+        if self.sent > 0 && self.queue.len() + more > self.queue.capacity() {
+            self.queue.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Sends what the socket takes of what waits.
@@ -219,11 +276,30 @@ impl Stream {
                 self.queue = Vec::new();
             }
         }
-        match outcome {
+        match outcome.and_then(|()| self.send_finish()) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(_) => Err(StreamEnd::Reset),
         }
+    }
+
+    /// Half of the connection ends, in TLS and under it; the client may go on sending.
+    fn send_finish(&mut self) -> io::Result<()> {
+        if matches!(self.finish, Finish::No | Finish::Done) || self.waiting() > 0 {
+            return Ok(());
+        }
+        if let Some(tls) = &mut self.tls {
+            if self.finish == Finish::Wanted {
+                tls.send_close_notify();
+                self.finish = Finish::Notified;
+            }
+            while tls.wants_write() {
+                retry(|| tls.write_tls(&mut self.socket))?;
+            }
+        }
+        self.socket.shutdown(Shutdown::Write)?;
+        self.finish = Finish::Done;
+        Ok(())
     }
 
     /// Says good-bye as far as that needs no waiting, and lets go of the socket.

@@ -18,6 +18,17 @@ use crate::counters::{
 };
 use crate::stream::{Kind, Stream};
 
+/// Names no peer: what a data connection carries that is about to be closed.
+const NO_PEER: usize = usize::MAX;
+
+/// What flushing a data connection led to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flushed {
+    /// The connection with the peer whose data it carries.
+    pub(crate) peer: usize,
+    pub(crate) progressed: bool,
+}
+
 /// All connections of a shard.
 pub(crate) struct Streams {
     streams: Slab<Stream>,
@@ -26,6 +37,8 @@ pub(crate) struct Streams {
     /// set anew, so that a message need not move it.
     deadlines: BTreeSet<(Instant, usize)>,
     dirty: Vec<usize>,
+    /// Data connections (RFC 6062) that have been flushed, and whether they took anything.
+    flushed: Vec<Flushed>,
     /// Connections that are over and not closed yet: closing tells the machine.
     doomed: Vec<(usize, StreamEnd)>,
     limits: StreamLimits,
@@ -44,6 +57,7 @@ impl Streams {
             by_path: HashMap::new(),
             deadlines: BTreeSet::new(),
             dirty: Vec::new(),
+            flushed: Vec::new(),
             doomed: Vec::new(),
             limits,
             connections,
@@ -160,9 +174,40 @@ impl Streams {
                 continue;
             };
             stream.is_dirty = false;
-            if let Err(end) = stream.flush() {
+            let before = stream.waiting();
+            let outcome = stream.flush();
+            if let Some(peer) = stream.carries {
+                let progressed = stream.waiting() < before;
+                self.flushed.push(Flushed { peer, progressed });
+            }
+            if let Err(end) = outcome {
                 self.doom(key, end);
             }
+        }
+    }
+
+    /// The data connections flushed since the last call.
+    pub(crate) fn take_flushed(&mut self) -> Vec<Flushed> {
+        std::mem::take(&mut self.flushed)
+    }
+
+    /// The connection of `client` carries a peer's data from here on: as long as that lasts it has no
+    /// deadline.
+    pub(crate) fn carry(&mut self, client: Path, peer: usize) -> Option<usize> {
+        let key = self.by_path.get(&(client.local, client.remote)).copied()?;
+        self.streams.get_mut(key)?.carries = Some(peer);
+        self.set_deadline(key);
+        Some(key)
+    }
+
+    /// The connection with the peer is over, and so is the data connection, if it still is one.
+    pub(crate) fn end_carrying(&mut self, key: usize, peer: usize) {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return;
+        };
+        if stream.carries == Some(peer) {
+            stream.carries = Some(NO_PEER);
+            self.doom(key, StreamEnd::PeerEnded);
         }
     }
 

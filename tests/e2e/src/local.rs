@@ -51,7 +51,8 @@ impl LocalDaemon {
         })
     }
 
-    /// A relay, over UDP and TCP, which also serves [`TEST_USER`] and the channel numbers of RFC 5766. Two foreign clients may
+    /// A relay, over UDP and TCP, which also serves [`TEST_USER`], the channel numbers of RFC 5766 and the TCP
+    /// allocations of RFC 6062. Two foreign clients may
     /// start a second apart: the later one counts as silent until then.
     ///
     /// # Errors
@@ -66,6 +67,7 @@ relay-addresses = ["127.0.0.1"]
 credentials.secrets = [{{ id = "k1", file = "{}" }}]
 peers.allow-loopback-for-tests = true
 protocol.rfc5766-channels = true
+protocol.tcp-relaying = true
 quota.silent-peer-packets = 1000
 test-user = [{{ name = "{name}", password = "{password}" }}]"#,
                 secret.display()

@@ -153,31 +153,53 @@ async fn wrong_integrity_is_refused_and_counted() -> Result<()> {
 
 #[test]
 fn coturns_load_client_loses_nothing_over_udp() -> Result<()> {
-    uclient_loses_nothing(&[])
+    uclient_loses_nothing(&[])?;
+    Ok(())
 }
 
 #[test]
 fn coturns_load_client_loses_nothing_over_tcp() -> Result<()> {
-    uclient_loses_nothing(&["-t"])
+    uclient_loses_nothing(&["-t"])?;
+    Ok(())
 }
 
 #[test]
 fn coturns_load_client_loses_nothing_with_indications() -> Result<()> {
-    uclient_loses_nothing(&["-s"])
+    uclient_loses_nothing(&["-s"])?;
+    Ok(())
 }
 
 #[test]
 fn coturns_load_clients_reach_each_other_on_one_relay() -> Result<()> {
-    uclient_loses_nothing(&["-y", "-m", "2"])
+    uclient_loses_nothing(&["-y", "-m", "2"])?;
+    Ok(())
 }
 
-fn uclient_loses_nothing(arguments: &[&str]) -> Result<()> {
+/// RFC 6062: two clients with TCP allocations connect to each other's relayed addresses.
+#[test]
+fn coturns_load_clients_meet_over_tcp_allocations() -> Result<()> {
+    let Some(turn) = uclient_loses_nothing(&["-T", "-m", "2"])? else {
+        return Ok(());
+    };
+    let made = "rallypoint_turn_peer_connections_total";
+    for origin in ["connect", "peer"] {
+        let label = format!("origin=\"{origin}\"");
+        let count = turn.metric(made, &[&label])?;
+        ensure!(count >= 1.0, "{count} connections by {origin}");
+    }
+    let framing = [r#"framing="connection""#];
+    let bytes = turn.metric("rallypoint_turn_relayed_bytes_total", &framing)?;
+    ensure!(bytes >= 2.0 * 100.0 * 170.0, "{bytes} bytes");
+    Ok(())
+}
+
+fn uclient_loses_nothing(arguments: &[&str]) -> Result<Option<LocalDaemon>> {
     let needs = [
         Need::Tool("turnutils_uclient"),
         Need::Tool("turnutils_peer"),
     ];
     if !requirements::met(&needs)? {
-        return Ok(());
+        return Ok(None);
     }
     let turn = LocalDaemon::turn()?;
     let peer_port = free_port()?.port().to_string();
@@ -211,7 +233,7 @@ fn uclient_loses_nothing(arguments: &[&str]) -> Result<()> {
         "{sent} sent, {received} received\n{said}"
     );
     ensure!(said.contains("Total lost packets 0 "), "{said}");
-    Ok(())
+    Ok(Some(turn))
 }
 
 /// The last number that follows `label` in the report: the total.

@@ -4,7 +4,7 @@
 //! The bytes are a script. Each step is an opcode, an operand, and what it needs: raw datagrams
 //! from strangers, requests that are signed with the right key and the nonce the relay gave (so
 //! that the code behind the signature is reached), datagrams from peers, answers for sockets, time,
-//! disconnects. After each step everything is drained, as a shell does, and the machine's own
+//! disconnects, and the connections of TCP allocations. After each step everything is drained, as a shell does, and the machine's own
 //! consistency check runs.
 
 use std::collections::BTreeSet;
@@ -12,29 +12,32 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use stun_wire::attribute::{
-    ChannelNumberAttribute, Icmp, Nonce, Realm, RequestedTransport, Username, XorPeerAddress,
+    ChannelNumberAttribute, ConnectionId, Icmp, Nonce, Realm, RequestedTransport, Username,
+    XorPeerAddress,
 };
 use stun_wire::{
     AttributeType, Class, IntegrityKey, IntegrityKind, Message, MessageWriter, Method,
     TransactionId,
 };
 use turn_relay_proto::{
-    Direction, Event, Forward, Now, Path, Relay, RelayAddr, RelayAddress, RelayConfig,
-    SocketOutcome, StaticUser, Transport, Verdict,
+    ConnectionEnd, Direction, Event, Forward, Now, Path, PeerConnectionId, Protocol, Relay,
+    RelayAddr, RelayAddress, RelayConfig, SocketOutcome, StaticUser, Transport, Verdict,
 };
 
-const METHODS: [Method; 6] = [
+const METHODS: [Method; 8] = [
     Method::ALLOCATE,
     Method::REFRESH,
     Method::CREATE_PERMISSION,
     Method::CHANNEL_BIND,
     Method::BINDING,
     Method::SEND,
+    Method::CONNECT,
+    Method::CONNECTION_BIND,
 ];
 const USER: &str = "alice";
 const PASSWORD: &str = "wonderland";
 /// How many clients there are, see [`client`].
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 6;
 /// A story has at most so many steps.
 const MAX_STEPS: usize = 200;
 
@@ -48,6 +51,8 @@ pub(crate) struct Reached {
     pub(crate) allocations: usize,
     pub(crate) to_peer: usize,
     pub(crate) to_client: usize,
+    /// Connections with peers that a client connection came to carry.
+    pub(crate) bound: usize,
 }
 
 /// Runs a story, and tells what it led to.
@@ -94,6 +99,12 @@ struct World {
     wanted: Vec<RelayAddr>,
     /// Sockets that are open.
     open: BTreeSet<RelayAddr>,
+    /// Of these, listeners.
+    listening: BTreeSet<RelayAddr>,
+    /// Connections asked for and not answered.
+    connecting: Vec<PeerConnectionId>,
+    /// Connections that exist, or are being made.
+    connections: BTreeSet<PeerConnectionId>,
     transactions: u8,
     reached: Reached,
 }
@@ -111,6 +122,10 @@ impl World {
             listeners: vec!["192.0.2.1:3478".parse().expect("an address")],
             // Few ports, so that they run out.
             ports: 50_000..=50_015,
+            protocol: Protocol {
+                tcp_relaying: true,
+                ..Protocol::default()
+            },
             ..RelayConfig::default()
         };
         let key = IntegrityKey::long_term_md5(USER, config.realm.as_str(), PASSWORD);
@@ -131,24 +146,29 @@ impl World {
             reply: Vec::new(),
             wanted: Vec::new(),
             open: BTreeSet::new(),
+            listening: BTreeSet::new(),
+            connecting: Vec::new(),
+            connections: BTreeSet::new(),
             transactions: 0,
             reached: Reached::default(),
         }
     }
 
     fn step(&mut self, opcode: u8, operand: u8, script: &mut Script<'_>) {
-        match opcode % 10 {
+        match opcode % 12 {
             0 => self.client(client(operand), script.bytes()),
             1..=3 => {
                 let datagram = self.signed(operand, script);
-                self.client(client(operand), &datagram);
+                self.client(client(operand & 7), &datagram);
             }
             4 => self.peer(operand, script.bytes()),
             5 => self.peer_error(operand),
             6 => self.answer_socket(operand),
             7 => self.pass_time(operand),
             8 => self.relay.handle_disconnect(self.now, client(operand)),
-            _ => self.indication(operand, script.bytes()),
+            9 => self.indication(operand, script.bytes()),
+            10 => self.connection(operand),
+            _ => self.peer_connects(operand),
         }
     }
 
@@ -173,7 +193,17 @@ impl World {
         let mut writer = MessageWriter::new(&mut out, Class::Request, method, tx);
         // The attributes a well-behaved request has, unless the script says otherwise.
         if what & 1 == 0 {
-            writer.attribute(&RequestedTransport::UDP);
+            let tcp = what & 32 != 0;
+            writer.attribute(&if tcp {
+                RequestedTransport::TCP
+            } else {
+                RequestedTransport::UDP
+            });
+        }
+        if what & 4 == 0 && method == Method::CONNECTION_BIND {
+            let count = self.connections.len().max(1);
+            let id = self.connections.iter().nth(usize::from(which) % count);
+            writer.attribute(&ConnectionId(id.map_or(0, |id| id.0)));
         }
         if what & 2 == 0 && method != Method::ALLOCATE && method != Method::REFRESH {
             writer.attribute(&XorPeerAddress(peer(which)));
@@ -194,7 +224,7 @@ impl World {
         writer
             .attribute(&Username(USER))
             .attribute(&Realm(RelayConfig::default().realm.as_str()));
-        let nonce = &self.nonces[usize::from(operand) % CLIENTS];
+        let nonce = &self.nonces[client_index(operand & 7)];
         writer
             .attribute(&Nonce(nonce))
             .integrity(&self.key, IntegrityKind::Sha1);
@@ -209,7 +239,7 @@ impl World {
         writer.attribute(&XorPeerAddress(peer(operand)));
         writer.raw(AttributeType::DATA, data);
         writer.finish();
-        self.client(client(operand), &out);
+        self.client(client(operand & 3), &out);
     }
 
     fn peer(&mut self, operand: u8, input: &[u8]) {
@@ -261,8 +291,43 @@ impl World {
         };
         if outcome == SocketOutcome::Opened {
             assert!(self.open.insert(addr), "{addr} is open already");
+        } else {
+            self.listening.remove(&addr);
         }
         self.relay.handle_socket(self.now, addr, outcome);
+    }
+
+    /// An answer for a connection that is being made, bytes on one that exists, or its end.
+    fn connection(&mut self, operand: u8) {
+        let which = usize::from(operand >> 4);
+        if operand & 1 == 0 && !self.connecting.is_empty() {
+            let asked = self.connecting.remove(which % self.connecting.len());
+            self.relay
+                .handle_connected(self.now, asked, operand & 2 == 0);
+            return;
+        }
+        let count = self.connections.len().max(1);
+        let Some(id) = self.connections.iter().nth(which % count).copied() else {
+            return;
+        };
+        if operand & 2 == 0 {
+            let direction = Direction::ToPeer;
+            match self.relay.may_carry(self.now, id, direction) {
+                Ok(()) => self.relay.handle_carried(self.now, id, direction, 40_000),
+                Err(at) => assert!(at > self.now.mono, "or the shell would spin"),
+            }
+        } else {
+            self.relay
+                .handle_connection_end(id, ConnectionEnd::Finished);
+        }
+    }
+
+    fn peer_connects(&mut self, operand: u8) {
+        let relayed = self.relayed(operand);
+        if let Ok(id) = self.relay.handle_incoming(self.now, relayed, peer(operand)) {
+            assert!(self.listening.contains(&relayed));
+            assert!(self.connections.insert(id), "a new id");
+        }
     }
 
     /// From a second to an hour.
@@ -336,6 +401,33 @@ impl World {
                 Event::SocketWanted { addr } => self.wanted.push(addr),
                 Event::SocketFreed { addr } => {
                     assert!(self.open.remove(&addr), "{addr} was not open");
+                    assert!(!self.listening.contains(&addr), "{addr} is a listener");
+                }
+                Event::ListenWanted { addr } => {
+                    assert!(self.listening.insert(addr), "{addr} listens already");
+                    self.wanted.push(addr);
+                }
+                Event::ListenFreed { addr } => {
+                    assert!(self.open.remove(&addr), "{addr} was not open");
+                    assert!(self.listening.remove(&addr), "{addr} is no listener");
+                }
+                Event::ConnectWanted {
+                    connection,
+                    relayed,
+                    ..
+                } => {
+                    assert!(self.open.contains(&relayed) && self.listening.contains(&relayed));
+                    assert!(self.connections.insert(connection), "a new id");
+                    self.connecting.push(connection);
+                }
+                Event::ConnectionBound { connection, client } => {
+                    assert!(self.connections.contains(&connection));
+                    assert!(client.transport.is_stream());
+                    self.reached.bound += 1;
+                }
+                Event::ConnectionEnded { connection, .. } => {
+                    assert!(self.connections.remove(&connection), "it was there");
+                    self.connecting.retain(|asked| *asked != connection);
                 }
                 Event::AllocationCreated { relayed, .. } => {
                     self.reached.allocations += 1;
@@ -361,15 +453,25 @@ impl World {
 }
 
 fn client_paths() -> impl Iterator<Item = Path> {
-    (0..4).map(client)
+    (0..6).map(client)
 }
 
-/// Four clients: three over UDP, of which two share an address, and one over TCP.
+/// Where a client stands among them.
+fn client_index(operand: u8) -> usize {
+    let path = client(operand);
+    client_paths()
+        .position(|known| known == path)
+        .unwrap_or_default()
+}
+
+/// Six clients: three over UDP, of which two share an address, and three connections of a host.
 fn client(operand: u8) -> Path {
-    let (transport, remote) = match operand & 3 {
+    let (transport, remote) = match operand & 7 {
+        4 => (Transport::Tcp, "20.0.0.3:1001"),
+        5 => (Transport::Tls, "20.0.0.3:1002"),
         0 => (Transport::Udp, "20.0.0.1:1000"),
-        1 => (Transport::Udp, "20.0.0.1:1001"),
-        2 => (Transport::Udp, "20.0.0.2:1000"),
+        1 | 6 => (Transport::Udp, "20.0.0.1:1001"),
+        2 | 7 => (Transport::Udp, "20.0.0.2:1000"),
         _ => (Transport::Tcp, "20.0.0.3:1000"),
     };
     Path {

@@ -52,6 +52,11 @@ impl Bucket {
         self.0.saturating_sub(now.0) < depth
     }
 
+    /// The moment from which on there is room again.
+    pub(crate) fn room_at(self, depth: u64) -> Tick {
+        Tick(self.0.saturating_sub(depth).saturating_add(1))
+    }
+
     /// Takes what refills in `cost` nanoseconds.
     #[inline]
     pub(crate) fn take(&mut self, now: Tick, cost: u64) {

@@ -30,6 +30,9 @@ pub struct RelayConfig {
     /// Which relay ports are open, over all shards of the daemon: a player may be relayed to a
     /// player on a sibling shard. Give the same `Arc` to each shard. Fixed at start.
     pub live_ports: Arc<LivePorts>,
+    /// The same for the TCP listeners of TCP allocations (RFC 6062): a port may be open for one
+    /// protocol and somebody else's for the other.
+    pub live_tcp_ports: Arc<LivePorts>,
     /// Listening sockets of this host (STUN, TURN, admin, signaling): never peers. An unspecified
     /// address stands for every relay address.
     pub listeners: Vec<SocketAddr>,
@@ -56,6 +59,7 @@ impl Default for RelayConfig {
             relay_addresses: Vec::new(),
             ports: 49152..=65535, // RFC 8656 §7.2: the dynamic range
             live_ports: Arc::default(),
+            live_tcp_ports: Arc::default(),
             listeners: Vec::new(),
             peers: PeerRules::default(),
             quota: Quota::default(),
@@ -181,11 +185,16 @@ pub struct Quota {
     pub permissions_per_allocation: u16,
     /// Channels of one allocation.
     pub channels_per_allocation: u16,
+    /// TCP connections with peers of one TCP allocation (RFC 6062), in whatever state.
+    pub peer_connections_per_allocation: u16,
+    /// Of these, connections that are being made or wait for their ConnectionBind.
+    pub waiting_connections_per_allocation: u16,
     /// Payload bytes a second, each way, of one allocation; bursts of one second.
     pub bandwidth_per_allocation: Option<u32>,
     /// Payload bytes a second, each way, of all allocations of one user.
     pub bandwidth_per_user: Option<u32>,
-    /// Packets a second to a peer address that has not sent anything yet: a relay is no scanner.
+    /// Packets a second to a peer address that has not sent anything yet, and Connect requests a
+    /// second of a TCP allocation: a relay is no scanner.
     pub silent_peer_packets: Option<u32>,
 }
 
@@ -198,6 +207,8 @@ impl Default for Quota {
             reserved_percent: 10,
             permissions_per_allocation: 256,
             channels_per_allocation: 64,
+            peer_connections_per_allocation: 16,
+            waiting_connections_per_allocation: 8,
             bandwidth_per_allocation: Some(250_000), // 2 Mb/s
             bandwidth_per_user: Some(1_000_000),     // 8 Mb/s
             silent_peer_packets: Some(20),
@@ -220,6 +231,10 @@ pub struct Lifetimes {
     pub nonce: Duration,
     /// Of a port held for a RESERVATION-TOKEN (RFC 8656 §7.2: at least 30 s).
     pub reservation: Duration,
+    /// How long a Connect may take (RFC 6062 §5.2: at least 30 s).
+    pub connect: Duration,
+    /// How long a connection to a peer waits for its ConnectionBind (RFC 6062 §5.2, §5.3: 30 s).
+    pub unclaimed: Duration,
 }
 
 impl Default for Lifetimes {
@@ -231,6 +246,8 @@ impl Default for Lifetimes {
             channel: Duration::from_secs(600),
             nonce: Duration::from_secs(600),
             reservation: Duration::from_secs(30),
+            connect: Duration::from_secs(30),
+            unclaimed: Duration::from_secs(30),
         }
     }
 }
@@ -281,6 +298,9 @@ pub struct Protocol {
     pub sha1_integrity: bool,
     /// The shell can set the DF bit; without it DONT-FRAGMENT is an unknown attribute (420).
     pub dont_fragment: bool,
+    /// Make TCP allocations (RFC 6062). Off: REQUESTED-TRANSPORT 6 is 442, and Connect and
+    /// ConnectionBind are methods that this relay does not speak.
+    pub tcp_relaying: bool,
 }
 
 impl Default for Protocol {
@@ -289,6 +309,7 @@ impl Default for Protocol {
             rfc5766_channels: false,
             sha1_integrity: true,
             dont_fragment: true,
+            tcp_relaying: false,
         }
     }
 }

@@ -19,16 +19,22 @@ pub enum RequestMethod {
     CreatePermission,
     /// RFC 8656 §12.
     ChannelBind,
+    /// RFC 6062 §5.2.
+    Connect,
+    /// RFC 6062 §5.4.
+    ConnectionBind,
 }
 
 impl RequestMethod {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Binding,
         Self::Allocate,
         Self::Refresh,
         Self::CreatePermission,
         Self::ChannelBind,
+        Self::Connect,
+        Self::ConnectionBind,
     ];
 
     /// The request of a STUN method, if this relay answers it.
@@ -39,6 +45,8 @@ impl RequestMethod {
             Method::REFRESH => Some(Self::Refresh),
             Method::CREATE_PERMISSION => Some(Self::CreatePermission),
             Method::CHANNEL_BIND => Some(Self::ChannelBind),
+            Method::CONNECT => Some(Self::Connect),
+            Method::CONNECTION_BIND => Some(Self::ConnectionBind),
             _ => None,
         }
     }
@@ -51,7 +59,14 @@ impl RequestMethod {
             Self::Refresh => Method::REFRESH,
             Self::CreatePermission => Method::CREATE_PERMISSION,
             Self::ChannelBind => Method::CHANNEL_BIND,
+            Self::Connect => Method::CONNECT,
+            Self::ConnectionBind => Method::CONNECTION_BIND,
         }
+    }
+
+    /// True for those of TCP allocations (RFC 6062), which are spoken where these are made.
+    pub(crate) fn is_of_tcp_relaying(self) -> bool {
+        matches!(self, Self::Connect | Self::ConnectionBind)
     }
 
     /// The name that metrics use.
@@ -63,6 +78,8 @@ impl RequestMethod {
             Self::Refresh => "refresh",
             Self::CreatePermission => "create_permission",
             Self::ChannelBind => "channel_bind",
+            Self::Connect => "connect",
+            Self::ConnectionBind => "connection_bind",
         }
     }
 }
@@ -128,17 +145,26 @@ pub enum QuotaKind {
     Channels,
     /// Bytes a second of an allocation or a user.
     Bandwidth,
+    /// TCP connections with peers of one allocation.
+    PeerConnections,
+    /// Of these, connections that are being made or wait for their ConnectionBind.
+    WaitingConnections,
+    /// Connect requests a second of one allocation.
+    Connects,
 }
 
 impl QuotaKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::User,
         Self::Address,
         Self::Total,
         Self::Permissions,
         Self::Channels,
         Self::Bandwidth,
+        Self::PeerConnections,
+        Self::WaitingConnections,
+        Self::Connects,
     ];
 
     /// The name that metrics use.
@@ -151,12 +177,15 @@ impl QuotaKind {
             Self::Permissions => "permissions",
             Self::Channels => "channels",
             Self::Bandwidth => "bandwidth",
+            Self::PeerConnections => "peer_connections",
+            Self::WaitingConnections => "waiting_connections",
+            Self::Connects => "connects",
         }
     }
 }
 
 /// Error codes this relay sends.
-const CODES: [u16; 13] = [
+const CODES: [u16; 15] = [
     code::TRY_ALTERNATE,
     code::BAD_REQUEST,
     code::UNAUTHENTICATED,
@@ -168,6 +197,8 @@ const CODES: [u16; 13] = [
     code::WRONG_CREDENTIALS,
     code::UNSUPPORTED_TRANSPORT_PROTOCOL,
     code::PEER_ADDRESS_FAMILY_MISMATCH,
+    code::CONNECTION_ALREADY_EXISTS,
+    code::CONNECTION_TIMEOUT_OR_FAILURE,
     code::ALLOCATION_QUOTA_REACHED,
     code::INSUFFICIENT_CAPACITY,
 ];

@@ -28,6 +28,9 @@ use crate::verdict::{
     Direction, DropReason, Family, Forward, Framing, Header, Path, RelayAddr, Transport,
 };
 
+/// How much of a rate may go at once: one second's worth, in nanoseconds.
+const BURST: u64 = 1_000_000_000;
+
 /// Channel data from a client (RFC 8656 §12.6).
 pub(crate) fn from_channel(
     relay: &mut Relay,
@@ -67,6 +70,10 @@ pub(crate) fn from_indication(
         .find_client(path)
         .ok_or(DropReason::NoAllocation)?;
     let bad = DropReason::BadIndication;
+    // RFC 6062: a TCP allocation has connections; nothing is sent with indications.
+    if path.transport.is_stream() && relay.tcp.is_tcp(id) {
+        return Err(bad);
+    }
     if !message
         .unknown_required(known_attributes(&relay.config.protocol))
         .is_empty()
@@ -235,6 +242,9 @@ fn permitted(
         .ok_or(DropReason::UnknownRelay)?;
     let peer = relay.ports.public_peer(peer);
     let allocation = relay.tables.get_mut(id).ok_or(DropReason::UnknownRelay)?;
+    if allocation.client.transport.is_stream() && relay.tcp.is_tcp(id) {
+        return Err(DropReason::UnknownRelay); // it has no socket for datagrams
+    }
     allocation
         .side(Family::of(relayed.0.ip()), tick)
         .ok_or(DropReason::UnknownRelay)?;
@@ -262,7 +272,7 @@ fn data_indication(relay: &mut Relay, peer: SocketAddr, len: usize) -> Result<He
 }
 
 /// RFC 8489 §5: chosen at random, also for indications.
-fn random_transaction(relay: &mut Relay) -> TransactionId {
+pub(crate) fn random_transaction(relay: &mut Relay) -> TransactionId {
     let mut bytes = [0; 12];
     relay.rng.fill_bytes(&mut bytes);
     TransactionId(bytes)
@@ -322,6 +332,50 @@ fn count(
         }
     }
     Ok(())
+}
+
+/// From when on an allocation and its user have room for more bytes that way; `None`: no bound.
+pub(crate) fn bandwidth_room_at(
+    relay: &Relay,
+    id: AllocationId,
+    direction: Direction,
+) -> Option<Tick> {
+    let quota = &relay.config.quota;
+    let allocation = relay.tables.get(id)?;
+    let own = allocation.bandwidth.get(direction as usize);
+    let own = own.filter(|_| quota.bandwidth_per_allocation.is_some());
+    let user = relay.holdings.bandwidth_of(allocation.user, direction);
+    let user = user.filter(|_| quota.bandwidth_per_user.is_some());
+    let buckets = own.into_iter().chain(user);
+    buckets.map(|bucket| bucket.room_at(BURST)).max()
+}
+
+/// Bytes that a connection has carried: taken from the bandwidth, which the next bytes then wait
+/// for, and added to what was carried.
+pub(crate) fn count_stream(
+    relay: &mut Relay,
+    tick: Tick,
+    id: AllocationId,
+    direction: Direction,
+    len: usize,
+) {
+    let quota = &relay.config.quota;
+    let (own_rate, user_rate) = (quota.bandwidth_per_allocation, quota.bandwidth_per_user);
+    let Some(allocation) = relay.tables.get_mut(id) else {
+        return;
+    };
+    let user = relay.holdings.bandwidth(allocation.user, direction);
+    let own = allocation.bandwidth.get_mut(direction as usize);
+    for (bucket, rate) in [(own, own_rate), (user, user_rate)] {
+        if let Some((bucket, rate)) = bucket.zip(rate) {
+            bucket.take(tick, BURST / u64::from(rate.max(1)) * len as u64);
+        }
+    }
+    let traffic = &mut allocation.traffic;
+    match direction {
+        Direction::ToPeer => traffic.to_peer_bytes += len as u64,
+        Direction::ToClient => traffic.to_client_bytes += len as u64,
+    }
 }
 
 /// Where `part`, which was cut out of `whole`, lies in it.

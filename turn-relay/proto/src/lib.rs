@@ -8,6 +8,10 @@
 //! - [`Relay::handle_peer`] for each datagram that arrived on a relay socket, and
 //!   [`Relay::handle_peer_error`] for an ICMP error reported there,
 //! - [`Relay::handle_socket`] to answer each [`Event::SocketWanted`], exactly once,
+//! - for TCP allocations (RFC 6062) [`Relay::handle_incoming`] for each connection accepted on a
+//!   relayed address, [`Relay::handle_connected`] to answer each [`Event::ConnectWanted`], exactly
+//!   once, [`Relay::may_carry`] before and [`Relay::handle_carried`] after reading either end of a
+//!   connection that is bound, and [`Relay::handle_connection_end`] when one is over,
 //! - [`Relay::handle_disconnect`] when a client's TCP or TLS connection ends,
 //! - [`Relay::handle_usage`] for what a kernel fast path carried by itself,
 //! - [`Relay::handle_timeout`] when the deadline of [`Relay::poll_timeout`] has come.
@@ -29,6 +33,12 @@
 //! When [`Event::SocketFreed`] and [`Event::SocketWanted`] name the same address, the order of the
 //! events is the order of the acts.
 //!
+//! **TCP allocations** ask for listeners and connections in the same way ([`Event::ListenWanted`],
+//! [`Event::ConnectWanted`]). After [`Event::ConnectionBound`] the shell splices two connections and
+//! asks the machine only how much it may carry; a connection that exists is given back by one
+//! [`Event::ConnectionEnded`]. A client's control and data connections have to meet the same
+//! machine: the shell's listeners steer by source address.
+//!
 //! **Time** is two clocks ([`Now`]): lifetimes follow the monotonic one, credentials the wall clock,
 //! so that a jump of the wall clock ends no allocation. **Randomness** is one seed. Everything else
 //! that differs between test and production is [`RelayConfig`].
@@ -47,6 +57,7 @@ mod data;
 mod demux;
 mod hash;
 mod limits;
+mod peer_connections;
 mod peers;
 mod ports;
 mod quota;
@@ -66,6 +77,7 @@ pub use peers::{PeerDenial, PeerPolicy, PeerRules};
 pub use ports::LivePorts;
 pub use relay::{AllocationView, Gauges, Relay};
 pub use verdict::{
-    Direction, DropReason, EndReason, Event, Family, Forward, Framing, Header, Now, Path, Reason,
-    RelayAddr, SocketOutcome, Traffic, Transport, Verdict,
+    ConnectionEnd, Direction, DropReason, EndReason, Event, Family, Forward, Framing, Header,
+    IncomingRefusal, Now, Path, PeerConnectionId, Reason, RelayAddr, SocketOutcome, Traffic,
+    Transport, Verdict,
 };

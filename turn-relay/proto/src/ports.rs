@@ -91,32 +91,40 @@ pub(crate) enum Parity {
 pub(crate) struct Ports {
     pools: Vec<Pool>,
     live: Arc<LivePorts>,
+    live_tcp: Arc<LivePorts>,
 }
 
 impl Ports {
     /// All ports of the configuration, free.
     pub(crate) fn new(config: &RelayConfig) -> Self {
-        let covered = config
-            .relay_addresses
-            .iter()
-            .all(|a| config.live_ports.covers(a.bind));
-        let live = if covered {
-            Arc::clone(&config.live_ports)
-        } else {
-            Arc::new(LivePorts::new(
-                config.relay_addresses.iter().map(|address| address.bind),
-            ))
+        let binds = || config.relay_addresses.iter().map(|address| address.bind);
+        let own_unless_covering = |live: &Arc<LivePorts>| {
+            if binds().all(|bind| live.covers(bind)) {
+                Arc::clone(live)
+            } else {
+                Arc::new(LivePorts::new(binds()))
+            }
         };
+        let live = own_unless_covering(&config.live_ports);
+        let live_tcp = own_unless_covering(&config.live_tcp_ports);
         let pools = config
             .relay_addresses
             .iter()
             .map(|address| Pool::new(*address, &config.ports))
             .collect();
-        Self { pools, live }
+        Self {
+            pools,
+            live,
+            live_tcp,
+        }
     }
 
     pub(crate) fn live(&self) -> &Arc<LivePorts> {
         &self.live
+    }
+
+    pub(crate) fn live_tcp(&self) -> &Arc<LivePorts> {
+        &self.live_tcp
     }
 
     /// True if some address is of this family.
@@ -147,9 +155,10 @@ impl Ports {
         })
     }
 
-    /// The port is free again.
+    /// The port is free again, for either protocol: it never is in use for both.
     pub(crate) fn give_back(&mut self, addr: RelayAddr) {
         self.live.set(addr, false);
+        self.live_tcp.set(addr, false);
         if let Some(pool) = self
             .pools
             .iter_mut()
@@ -162,6 +171,11 @@ impl Ports {
     /// The socket of this port is open: players may be reached there.
     pub(crate) fn opened(&self, addr: RelayAddr) {
         self.live.set(addr, true);
+    }
+
+    /// The listener of this port is open: players may be reached there over TCP.
+    pub(crate) fn opened_tcp(&self, addr: RelayAddr) {
+        self.live_tcp.set(addr, true);
     }
 
     /// The form of a relay address that clients and peers see.

@@ -192,6 +192,11 @@ impl Holdings {
             .bandwidth
             .get_mut(direction as usize)
     }
+
+    /// The same bucket, to be looked at.
+    pub(crate) fn bandwidth_of(&self, user: UserId, direction: Direction) -> Option<&Bucket> {
+        self.users.get(user.0)?.bandwidth.get(direction as usize)
+    }
 }
 
 /// Takes a payload from the buckets of its allocation and its user, or from neither.

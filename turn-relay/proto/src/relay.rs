@@ -17,6 +17,7 @@ use crate::data;
 use crate::demux::{Kind, classify};
 use crate::hash::HashKey;
 use crate::limits::Limiter;
+use crate::peer_connections::TcpAllocations;
 use crate::peers::PeerPolicy;
 use crate::ports::Ports;
 use crate::quota::{Holdings, UserId};
@@ -24,11 +25,12 @@ use crate::request::allocate;
 use crate::tables::{AllocationId, Tables};
 use crate::timers::{TimerId, Timers};
 use crate::verdict::{
-    DropReason, EndReason, Event, Forward, Now, Path, Reason, RelayAddr, SocketOutcome, Traffic,
-    Verdict,
+    ConnectionEnd, DropReason, EndReason, Event, Forward, Now, Path, PeerConnectionId, Reason,
+    RelayAddr, SocketOutcome, Traffic, Verdict,
 };
 
 mod answer;
+mod connections;
 mod ending;
 
 /// Room that an empty queue keeps.
@@ -42,9 +44,12 @@ pub struct Relay {
     auth: Authenticator,
     pub(crate) limiter: Limiter,
     pub(crate) policy: PeerPolicy,
+    /// The same rules for connections, with the relayed addresses that listen for them.
+    pub(crate) tcp_policy: PeerPolicy,
     pub(crate) ports: Ports,
     pub(crate) holdings: Holdings,
     pub(crate) tables: Tables,
+    pub(crate) tcp: TcpAllocations,
     pub(crate) reservations: BTreeMap<[u8; 8], Reservation>,
     /// Sockets asked for and not answered for, and who waits; nobody waits any more for some.
     pub(crate) wanted: BTreeMap<RelayAddr, Option<AllocationId>>,
@@ -62,6 +67,7 @@ pub struct Relay {
 pub(crate) enum Due {
     Allocation(AllocationId),
     Reservation([u8; 8]),
+    PeerConnection(PeerConnectionId),
 }
 
 /// An open relay socket that waits for its RESERVATION-TOKEN.
@@ -84,6 +90,8 @@ pub struct Gauges {
     pub permissions: usize,
     /// Channels bound.
     pub channels: usize,
+    /// TCP connections with peers, in whatever state.
+    pub peer_connections: usize,
     /// Users with an allocation.
     pub users: usize,
     /// Relay ports in use.
@@ -123,14 +131,17 @@ impl Relay {
         let key = HashKey::random(&mut rng);
         let ports = Ports::new(&config);
         let policy = PeerPolicy::with_live_ports(&config, ports.live().clone());
+        let tcp_policy = PeerPolicy::with_live_ports(&config, ports.live_tcp().clone());
         Self {
             clock: Clock::default(),
             auth: Authenticator::new(&config, nonce_key),
             limiter: Limiter::new(config.limits.clone(), key),
             policy,
+            tcp_policy,
             ports,
             holdings: Holdings::new(key),
             tables: Tables::new(key),
+            tcp: TcpAllocations::default(),
             reservations: BTreeMap::new(),
             wanted: BTreeMap::new(),
             timers: Timers::new(),
@@ -153,15 +164,21 @@ impl Relay {
         self.config.relay_addresses = started.relay_addresses;
         self.config.ports = started.ports;
         self.config.live_ports = started.live_ports;
+        self.config.live_tcp_ports = started.live_tcp_ports;
         self.auth.set_config(&self.config);
         self.limiter.set_config(self.config.limits.clone());
         self.policy = PeerPolicy::with_live_ports(&self.config, self.ports.live().clone());
+        self.tcp_policy = PeerPolicy::with_live_ports(&self.config, self.ports.live_tcp().clone());
         let ids: Vec<AllocationId> = self.tables.iter().map(|(id, _)| id).collect();
         for id in ids {
             let policy = &self.policy;
             let freed = self.tables.retain(id, |ip| policy.judge_ip(ip).is_ok());
             self.report_freed(id, freed);
             self.rearm(id);
+            let policy = self.tcp_policy.clone();
+            self.end_connections(id, ConnectionEnd::PeerDenied, |peer| {
+                policy.judge(peer).is_err()
+            });
         }
     }
 
@@ -224,18 +241,23 @@ impl Relay {
         match self.wanted.remove(&addr) {
             Some(Some(id)) => allocate::handle_socket(self, tick, id, addr, outcome),
             Some(None) => {
-                self.ports.give_back(addr);
                 if outcome == SocketOutcome::Opened {
-                    self.events.push_back(Event::SocketFreed { addr });
+                    self.free_socket(addr);
+                } else {
+                    self.forget_socket(addr);
                 }
             }
             None => {}
         }
     }
 
-    /// The TCP or TLS connection of a client ended: so does its allocation (RFC 8656 §3.1).
+    /// The TCP or TLS connection of a client ended: so does its allocation (RFC 8656 §3.1), or the
+    /// connection to a peer whose data it carried (RFC 6062 §5.5).
     pub fn handle_disconnect(&mut self, now: Now, client: Path) {
         let tick = self.clock.tick(now.mono);
+        if let Some(connection) = self.tcp.carried_by(&client) {
+            self.end_connection(connection, ConnectionEnd::ClientLost);
+        }
         if let Some(id) = self.tables.find_client(&client) {
             self.end(id, tick, EndReason::Disconnected);
         }
@@ -364,6 +386,7 @@ impl Relay {
             reservations: self.reservations.len(),
             permissions: self.tables.permissions(),
             channels: self.tables.channels(),
+            peer_connections: self.tcp.len(),
             users: self.holdings.users(),
             ports_in_use: self.ports.in_use(),
             ports_limit: self.ports.limit(),
@@ -397,9 +420,17 @@ impl Relay {
         );
         assert_eq!(
             self.timers.len(),
-            self.tables.len() + self.reservations.len(),
+            self.tables.len() + self.reservations.len() + self.tcp.waiting(),
             "timers"
         );
+        self.tcp.assert_consistent();
+        for (connection, id) in self.tcp.owners() {
+            let allocation = self.tables.get(id);
+            assert!(
+                allocation.is_some_and(|allocation| allocation.pending.is_none()),
+                "{connection:?} has an allocation"
+            );
+        }
         let live = self
             .tables
             .iter()

@@ -1,6 +1,6 @@
 //! Requests: one file each. All but Binding arrive here authenticated; what they return is signed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use stun_wire::attribute::{Attribute, RequestedAddressFamily};
 use stun_wire::{AttributeError, AttributeType, Message, error_code};
@@ -8,6 +8,7 @@ use stun_wire::{AttributeError, AttributeType, Message, error_code};
 use crate::auth::Proof;
 use crate::clock::Tick;
 use crate::config::Protocol;
+use crate::peers::PeerPolicy;
 use crate::relay::Relay;
 use crate::respond::{Envelope, Reject};
 use crate::tables::AllocationId;
@@ -16,6 +17,8 @@ use crate::verdict::{Family, Path};
 pub(crate) mod allocate;
 pub(crate) mod binding;
 pub(crate) mod channel_bind;
+pub(crate) mod connect;
+pub(crate) mod connection_bind;
 pub(crate) mod create_permission;
 pub(crate) mod refresh;
 
@@ -97,10 +100,25 @@ pub(crate) fn check_peer(
         .map_err(|_| Reject::bare(error_code::FORBIDDEN))
 }
 
+/// The same for an address that data will go to, with its port, under the policy of the protocol
+/// that carries it: what ChannelBind and Connect have in common.
+pub(crate) fn check_destination(
+    relay: &Relay,
+    id: AllocationId,
+    tick: Tick,
+    peer: SocketAddr,
+    policy: &PeerPolicy,
+) -> Result<(), Reject> {
+    check_peer(relay, id, tick, peer.ip())?;
+    policy
+        .judge(peer)
+        .map_err(|_| Reject::bare(error_code::FORBIDDEN))
+}
+
 /// Comprehension-required attributes that this relay understands, expected or not in a given
 /// method; others are 420 (RFC 8489 §6.3.1).
 pub(crate) fn known_attributes(protocol: &Protocol) -> &'static [AttributeType] {
-    const KNOWN: [AttributeType; 19] = [
+    const KNOWN: [AttributeType; 20] = [
         AttributeType::DONT_FRAGMENT,
         AttributeType::MAPPED_ADDRESS,
         AttributeType::USERNAME,
@@ -120,11 +138,10 @@ pub(crate) fn known_attributes(protocol: &Protocol) -> &'static [AttributeType] 
         AttributeType::USERHASH,
         AttributeType::XOR_MAPPED_ADDRESS,
         AttributeType::RESERVATION_TOKEN,
+        AttributeType::CONNECTION_ID,
     ];
     // A shell that cannot set DF does not understand DONT-FRAGMENT (RFC 8656 §7.2).
-    if protocol.dont_fragment {
-        &KNOWN
-    } else {
-        KNOWN.split_first().map_or(&[], |(_, rest)| rest)
-    }
+    let first = usize::from(!protocol.dont_fragment);
+    let end = KNOWN.len() - usize::from(!protocol.tcp_relaying);
+    KNOWN.get(first..end).unwrap_or(&[])
 }

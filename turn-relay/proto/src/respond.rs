@@ -5,15 +5,16 @@
 use std::net::SocketAddr;
 
 use stun_wire::attribute::{
-    AddressErrorCode, AddressFamily, AlternateServer, ErrorCode, Lifetime, Nonce as NonceAttribute,
-    PasswordAlgorithms, Realm, ReservationToken, XorMappedAddress, XorRelayedAddress,
+    AddressErrorCode, AddressFamily, AlternateServer, ConnectionId, ErrorCode, Lifetime,
+    Nonce as NonceAttribute, PasswordAlgorithms, Realm, ReservationToken, XorMappedAddress,
+    XorRelayedAddress,
 };
 use stun_wire::{Class, MessageWriter, TransactionId, UnknownAttributes, error_code};
 
 use crate::auth::Signer;
 use crate::auth::nonce::Nonces;
 use crate::counters::RequestMethod;
-use crate::verdict::Family;
+use crate::verdict::{Family, PeerConnectionId};
 
 /// What a response takes over from its request.
 #[derive(Clone)]
@@ -34,9 +35,11 @@ pub(crate) enum Answer {
     Allocated(Allocated),
     /// Refresh: seconds, 0 for "gone".
     Refreshed(u32),
-    /// CreatePermission and ChannelBind say nothing more.
+    /// Connect: what ConnectionBind has to name.
+    Connected(PeerConnectionId),
+    /// CreatePermission, ChannelBind and ConnectionBind say nothing more.
     Done,
-    /// The response follows when sockets are open.
+    /// The response follows when sockets are open, or the peer has answered.
     Later,
 }
 
@@ -119,6 +122,9 @@ impl Envelope {
             Answer::Allocated(allocated) => write_allocated(writer, allocated),
             Answer::Refreshed(seconds) => {
                 writer.attribute(&Lifetime(*seconds));
+            }
+            Answer::Connected(connection) => {
+                writer.attribute(&ConnectionId(connection.0));
             }
             Answer::Done | Answer::Later => {}
         });

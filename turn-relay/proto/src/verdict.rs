@@ -77,6 +77,10 @@ impl fmt::Display for RelayAddr {
     }
 }
 
+/// Names a TCP connection between the relay and a peer: the CONNECTION-ID of RFC 6062.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerConnectionId(pub u32);
+
 /// IP version of a relayed transport address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -344,6 +348,41 @@ pub enum Event {
         /// As in `SocketWanted`.
         addr: RelayAddr,
     },
+    /// Listen for TCP connections here and answer with `handle_socket`; what is accepted goes to
+    /// `handle_incoming`.
+    ListenWanted {
+        /// IP address and port to listen on.
+        addr: RelayAddr,
+    },
+    /// Close this listener: nothing uses it any more.
+    ListenFreed {
+        /// As in `ListenWanted`.
+        addr: RelayAddr,
+    },
+    /// Connect to a peer from a relayed address and answer with `handle_connected`.
+    ConnectWanted {
+        /// Named in the answer.
+        connection: PeerConnectionId,
+        /// The address and port to connect from; a listener has them too.
+        relayed: RelayAddr,
+        /// The peer.
+        peer: SocketAddr,
+    },
+    /// What the client sends on this connection from here on is the peer's, unframed, and the other
+    /// way round. Its response is sent first.
+    ConnectionBound {
+        /// The connection to the peer.
+        connection: PeerConnectionId,
+        /// The client's data connection.
+        client: Path,
+    },
+    /// Close the connection to the peer, and the client's data connection if one was bound to it.
+    ConnectionEnded {
+        /// The connection to the peer.
+        connection: PeerConnectionId,
+        /// Why.
+        reason: ConnectionEnd,
+    },
     /// An allocation exists; its response is in `poll_transmit`.
     AllocationCreated {
         /// The client's 5-tuple.
@@ -426,6 +465,94 @@ impl EndReason {
     }
 }
 
+/// Why a connection to a peer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnectionEnd {
+    /// Both ends have said all they had to say.
+    Finished,
+    /// The client's data connection broke.
+    ClientLost,
+    /// The peer's connection broke, or the peer could not be reached.
+    PeerLost,
+    /// One end reads nothing, or is gone without a word.
+    Stalled,
+    /// The peer did not answer in time.
+    ConnectTimeout,
+    /// No ConnectionBind came for it in time.
+    Unclaimed,
+    /// Its allocation, or the allocation's address of that family, ended.
+    AllocationEnded,
+    /// The operator's new rules refuse the peer.
+    PeerDenied,
+}
+
+impl ConnectionEnd {
+    /// All of them, for registering metrics at start.
+    pub const ALL: [Self; 8] = [
+        Self::Finished,
+        Self::ClientLost,
+        Self::PeerLost,
+        Self::Stalled,
+        Self::ConnectTimeout,
+        Self::Unclaimed,
+        Self::AllocationEnded,
+        Self::PeerDenied,
+    ];
+
+    /// The name that metrics use.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::ClientLost => "client_lost",
+            Self::PeerLost => "peer_lost",
+            Self::Stalled => "stalled",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Unclaimed => "unclaimed",
+            Self::AllocationEnded => "allocation_ended",
+            Self::PeerDenied => "peer_denied",
+        }
+    }
+}
+
+/// Why a peer's connection to a relayed address is closed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IncomingRefusal {
+    /// No TCP allocation owns the relayed address.
+    UnknownRelay,
+    /// No permission covers the peer.
+    NoPermission,
+    /// The peer policy refuses the address.
+    PeerDenied,
+    /// There is a connection with that peer already.
+    Exists,
+    /// The allocation has as many connections, or waiting ones, as it may have.
+    Full,
+}
+
+impl IncomingRefusal {
+    /// All of them, for registering metrics at start.
+    pub const ALL: [Self; 5] = [
+        Self::UnknownRelay,
+        Self::NoPermission,
+        Self::PeerDenied,
+        Self::Exists,
+        Self::Full,
+    ];
+
+    /// The name that metrics use.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::UnknownRelay => "unknown_relay",
+            Self::NoPermission => "no_permission",
+            Self::PeerDenied => "peer_denied",
+            Self::Exists => "exists",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// Payload carried, framing not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -452,4 +579,6 @@ pub enum Reason {
     Reservation,
     /// The shell has not answered a `SocketWanted`.
     SocketOverdue,
+    /// A peer has not answered a Connect, or no ConnectionBind has come for a connection.
+    PeerConnection,
 }

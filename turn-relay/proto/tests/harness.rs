@@ -20,13 +20,16 @@ use std::time::{Duration, Instant};
 
 use credentials::{Secret, Secrets};
 use turn_relay_proto::{
-    DropReason, Event, Forward, Now, Path, Relay, RelayAddr, RelayAddress, RelayConfig,
-    SocketOutcome, StaticUser, Transport, Verdict,
+    DropReason, Event, Forward, IncomingRefusal, Now, Path, PeerConnectionId, Relay, RelayAddr,
+    RelayAddress, RelayConfig, SocketOutcome, StaticUser, Transport, Verdict,
 };
 
-pub use ask::{Ask, allocate, binding, channel_bind, create_permission, refresh};
+pub use ask::{
+    Ask, allocate, allocate_tcp, binding, channel_bind, connect, connection_bind,
+    create_permission, refresh,
+};
 pub use player::Player;
-pub use reply::{Indication, Reply};
+pub use reply::{Indication, Reply, attempt};
 
 // By path, because the bench includes this file from another folder.
 #[path = "harness/ask.rs"]
@@ -61,11 +64,24 @@ pub struct World {
     /// Relay sockets that are open.
     pub open: BTreeSet<RelayAddr>,
     pub asked: Vec<RelayAddr>,
+    /// Listeners that are open, of those in `open`.
+    pub listening: BTreeSet<RelayAddr>,
+    /// Connections with peers that the relay wants, and those that the shell has.
+    pub connecting: Vec<Connecting>,
+    pub connections: BTreeSet<PeerConnectionId>,
     /// Events other than sockets, since they were last looked at.
     pub events: Vec<Event>,
     /// Deferred responses, by client.
     pub inbox: Vec<(Path, Vec<u8>)>,
     pub tally: Tally,
+}
+
+/// A connection that the relay wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connecting {
+    pub connection: PeerConnectionId,
+    pub relayed: RelayAddr,
+    pub peer: SocketAddr,
 }
 
 /// How datagrams ended.
@@ -175,6 +191,9 @@ impl World {
             unchecked: false,
             open: BTreeSet::new(),
             asked: Vec::new(),
+            listening: BTreeSet::new(),
+            connecting: Vec::new(),
+            connections: BTreeSet::new(),
             events: Vec::new(),
             inbox: Vec::new(),
             tally: Tally::default(),
@@ -287,8 +306,18 @@ impl World {
                     }
                     Event::SocketFreed { addr } => {
                         assert!(self.open.remove(&addr), "{addr} is not open");
+                        assert!(!self.listening.contains(&addr), "{addr} is a listener");
                     }
-                    other => self.events.push(other),
+                    Event::ListenWanted { addr } => {
+                        assert!(!self.open.contains(&addr), "{addr} is open already");
+                        assert!(self.listening.insert(addr), "{addr} listens already");
+                        self.asked.push(addr);
+                    }
+                    Event::ListenFreed { addr } => {
+                        assert!(self.open.remove(&addr), "{addr} is not open");
+                        assert!(self.listening.remove(&addr), "{addr} is no listener");
+                    }
+                    other => self.note_connection(other),
                 }
             }
             if self.slow_shell || self.asked.is_empty() {
@@ -316,8 +345,73 @@ impl World {
                 self.open.insert(addr);
                 SocketOutcome::Opened
             };
+            if outcome != SocketOutcome::Opened {
+                self.listening.remove(&addr);
+            }
             self.relay.handle_socket(self.now, addr, outcome);
         }
+    }
+
+    /// The shell has a connection from the moment it is asked to make one until it ends.
+    fn note_connection(&mut self, event: Event) {
+        match event {
+            Event::ConnectWanted {
+                connection,
+                relayed,
+                peer,
+            } => {
+                assert!(
+                    self.listening.contains(&relayed),
+                    "from a listener's address"
+                );
+                assert!(self.connections.insert(connection), "a new id");
+                self.connecting.push(Connecting {
+                    connection,
+                    relayed,
+                    peer,
+                });
+            }
+            Event::ConnectionEnded { connection, .. } => {
+                assert!(self.connections.remove(&connection), "it was there");
+                self.connecting
+                    .retain(|known| known.connection != connection);
+            }
+            _ => {}
+        }
+        if !matches!(event, Event::ConnectWanted { .. }) {
+            self.events.push(event);
+        }
+    }
+
+    /// Peers answer what the relay has asked for, or refuse.
+    pub fn answer_connects(&mut self, success: bool) {
+        for asked in std::mem::take(&mut self.connecting) {
+            self.relay
+                .handle_connected(self.now, asked.connection, success);
+            self.drain();
+        }
+    }
+
+    /// A peer connects to a relayed address; the relay accepts or refuses.
+    pub fn peer_connects(
+        &mut self,
+        peer: &str,
+        relayed: SocketAddr,
+    ) -> Result<PeerConnectionId, IncomingRefusal> {
+        let incoming = self
+            .relay
+            .handle_incoming(self.now, RelayAddr(relayed), addr(peer));
+        if let Ok(connection) = incoming {
+            assert!(self.connections.insert(connection), "a new id");
+        }
+        self.drain();
+        incoming
+    }
+
+    /// What the relay has said to a client without being asked, or later than asked.
+    pub fn told(&mut self, path: Path) -> Option<Vec<u8>> {
+        let at = self.inbox.iter().position(|(to, _)| *to == path)?;
+        Some(self.inbox.remove(at).1)
     }
 
     /// Events other than sockets that nobody has looked at.
@@ -335,6 +429,8 @@ impl World {
         };
         assert_eq!(gauges, empty);
         assert_eq!(self.open, BTreeSet::new());
+        assert_eq!(self.listening, BTreeSet::new());
+        assert_eq!(self.connections, BTreeSet::new());
         assert_eq!(self.relay.poll_timeout(), None);
     }
 }

@@ -5,16 +5,27 @@
 //! gauges agree, every verdict is counted, deadlines never lie in the past after the timer ran, and
 //! after the longest lifetime nothing is left.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::panic,
+    reason = "a test names the case it is about"
+)]
+
 mod harness;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::{Ask, Got, Player, World, addr, allocate, channel_bind, create_permission, refresh};
+use harness::{
+    Ask, Got, Player, World, addr, allocate, allocate_tcp, channel_bind, connect, connection_bind,
+    create_permission, refresh,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use stun_wire::attribute::AddressFamily;
-use turn_relay_proto::{Direction, PeerPolicy, RelayConfig, SocketOutcome, Transport};
+use turn_relay_proto::{
+    ConnectionEnd, Direction, Event, PeerPolicy, RelayConfig, SocketOutcome, Transport,
+};
 
 /// Seeds that once failed.
 const KEPT: &[u64] = &[];
@@ -38,10 +49,26 @@ fn invariants_hold_under_random_sequences() {
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(40);
+    let mut reached = Reached::default();
     for seed in KEPT.iter().copied().chain(0..seeds) {
         let run = std::panic::catch_unwind(|| play(seed));
-        assert!(run.is_ok(), "seed {seed} failed");
+        let Ok(run) = run else {
+            panic!("seed {seed} failed")
+        };
+        reached.allocations += run.allocations;
+        reached.channels += run.channels;
+        reached.bound += run.bound;
     }
+    // The invariants are those of a relay at work.
+    let Reached {
+        allocations,
+        channels,
+        bound,
+    } = reached;
+    assert!(
+        allocations > 300 && channels > 30 && bound > 5,
+        "{reached:?}"
+    );
 }
 
 /// Thirty days of mixed traffic in virtual time.
@@ -57,12 +84,30 @@ fn thirty_days_leave_nothing_behind() {
     game.finish();
 }
 
-fn play(seed: u64) {
+fn play(seed: u64) -> Reached {
     let mut game = Game::new(seed);
-    for _ in 0..400 {
+    for _ in 0..800 {
         game.step();
     }
+    let mut reached = Reached::default();
+    for event in game.world.take_events() {
+        match event {
+            Event::AllocationCreated { .. } => reached.allocations += 1,
+            Event::ChannelBound { .. } => reached.channels += 1,
+            Event::ConnectionBound { .. } => reached.bound += 1,
+            _ => {}
+        }
+    }
     game.finish();
+    reached
+}
+
+/// How far random sequences have come.
+#[derive(Debug, Default)]
+struct Reached {
+    allocations: usize,
+    channels: usize,
+    bound: usize,
 }
 
 struct Game {
@@ -82,8 +127,11 @@ impl Game {
         config.quota.allocations_per_user = 4;
         config.quota.permissions_per_allocation = 3;
         config.quota.channels_per_allocation = 2;
+        config.quota.peer_connections_per_allocation = 4;
+        config.quota.waiting_connections_per_allocation = 2;
+        config.protocol.tcp_relaying = true;
         let mut players = Vec::new();
-        for n in 0..12_u16 {
+        for n in 0..6_u16 {
             let client = format!("198.51.100.{}:{}", n % 5, 5_000 + n);
             let mut player = match n % 4 {
                 0 => Player::alice(&client),
@@ -97,9 +145,13 @@ impl Game {
         }
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut world = World::seeded(config.clone(), bytes);
+        for player in &mut players {
+            player.greet(&mut world); // or every request is one without a nonce: 400
+        }
         Self {
             rng: StdRng::seed_from_u64(seed),
-            world: World::seeded(config.clone(), bytes),
+            world,
             config,
             players,
             relayed: vec![addr("192.0.2.1:50000")],
@@ -109,14 +161,17 @@ impl Game {
     }
 
     fn step(&mut self) {
-        match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..24) {
+            20..=23 => self.connections(),
             0..=8 => self.request(),
             9..=12 => self.client_data(),
             13..=15 => self.peer_data(),
             16 => self.mutated(),
-            17 => self.world.wait(Duration::from_millis(
-                u64::from(self.rng.random::<u16>()) * 8,
-            )),
+            17 => {
+                let longest = if self.rng.random() { 4_000 } else { 200_000 };
+                let nap = self.rng.random_range(0..longest);
+                self.world.wait(Duration::from_millis(nap));
+            }
             18 => self.shell(),
             _ => self.operator(),
         }
@@ -127,7 +182,11 @@ impl Game {
         let (player, peer) = (self.player(), self.peer());
         let number = self.rng.random_range(0x3FFE..0x4004);
         let token = self.tokens[self.rng.random_range(0..self.tokens.len())];
-        let ask = match self.rng.random_range(0..12) {
+        let ask = match self.rng.random_range(0..18) {
+            12 | 13 => allocate_tcp(),
+            14 => allocate_tcp().additional_family(AddressFamily::Ipv6),
+            15 | 16 => connect(&peer),
+            17 => connection_bind(self.connection()),
             0 | 1 => allocate(),
             2 => allocate().even_port(self.rng.random()),
             3 => allocate().additional_family(AddressFamily::Ipv6),
@@ -144,18 +203,33 @@ impl Game {
         self.ask(player, &ask);
     }
 
+    /// Asks, and once more with a new nonce if the relay wants one.
     fn ask(&mut self, player: usize, ask: &Ask) {
+        let known = self.world.connecting.len();
         let player = &mut self.players[player];
-        let request = player.sign(ask);
-        if let Got::Reply(bytes) = self.world.client_sends(player.path, &request) {
+        let mut request = player.sign(ask);
+        for _ in 0..2 {
+            let Got::Reply(bytes) = self.world.client_sends(player.path, &request) else {
+                break;
+            };
             let reply = harness::Reply::parse(&bytes);
             if reply.nonce.is_some() {
                 player.nonce.clone_from(&reply.nonce);
             }
             self.relayed.extend(reply.relayed);
             self.tokens.extend(reply.token);
+            if reply.code != Some(438) {
+                break;
+            }
+            request = player.sign(ask);
         }
         self.last = request;
+        // Asked from outside as for datagrams: a peer that the policy allows, or a listener of ours.
+        for asked in self.world.connecting.iter().skip(known) {
+            let listens = self.world.listening.iter().any(|own| own.0 == asked.peer);
+            let allowed = self.is_allowed(asked.peer);
+            assert!(allowed || listens, "connects to {}", asked.peer);
+        }
     }
 
     fn client_data(&mut self) {
@@ -194,16 +268,90 @@ impl Game {
         self.check_forward(got);
     }
 
+    /// Peers answer and come, bytes cross, connections end, clients claim theirs.
+    fn connections(&mut self) {
+        let relayed = self.relayed[self.rng.random_range(0..self.relayed.len())];
+        let peer = self.peer();
+        match self.rng.random_range(0..7) {
+            0 | 5 => {
+                let success = self.rng.random_range(0..4) > 0;
+                self.world.answer_connects(success);
+            }
+            1 => drop(self.world.peer_connects(&peer, relayed)),
+            2 => {
+                let (player, id) = (self.player(), self.connection());
+                self.claim(player, id);
+            }
+            3 => {
+                // As players do: one after the other.
+                let player = self.player();
+                self.ask(player, &allocate_tcp());
+                self.ask(player, &connect(&peer));
+                self.world.answer_connects(true);
+                let id = self.connection();
+                self.claim(player, id);
+            }
+            _ => {
+                let id = turn_relay_proto::PeerConnectionId(self.connection());
+                let now = self.world.now;
+                match self.world.relay.may_carry(now, id, Direction::ToClient) {
+                    Ok(()) => {
+                        let bytes = self.rng.random_range(0..60_000);
+                        let relay = &mut self.world.relay;
+                        relay.handle_carried(now, id, Direction::ToClient, bytes);
+                    }
+                    Err(at) => assert!(at > now.mono, "or the shell would spin"),
+                }
+                if self.rng.random_range(0..4) == 0 {
+                    let end = ConnectionEnd::Finished;
+                    self.world.relay.handle_connection_end(id, end);
+                }
+            }
+        }
+        self.world.drain();
+    }
+
+    /// A fresh connection of a player's host claims a connection, or is lost.
+    fn claim(&mut self, player: usize, connection: u32) {
+        let mut data = self.players[player].clone();
+        data.path.transport = Transport::Tcp;
+        data.path
+            .remote
+            .set_port(self.rng.random_range(20_000..20_004));
+        if self.world.relay.carries_data(data.path) {
+            let now = self.world.now;
+            self.world.relay.handle_disconnect(now, data.path);
+            return;
+        }
+        let hello = allocate().fingerprint().unsigned(data.transaction());
+        if let Got::Reply(bytes) = self.world.client_sends(data.path, &hello) {
+            data.nonce = harness::Reply::parse(&bytes).nonce;
+            let request = data.sign(&connection_bind(connection));
+            let _ = self.world.client_sends(data.path, &request);
+        }
+    }
+
+    /// The id of some connection, or of none.
+    fn connection(&mut self) -> u32 {
+        let count = self.world.connections.len();
+        let at = self.rng.random_range(0..=count);
+        self.world.connections.iter().nth(at).map_or(7, |id| id.0)
+    }
+
+    fn is_allowed(&self, peer: SocketAddr) -> bool {
+        PeerPolicy::new(&self.config).judge(peer).is_ok()
+    }
+
     fn shell(&mut self) {
-        match self.rng.random_range(0..5) {
+        match self.rng.random_range(0..7) {
             0 => self.world.slow_shell = true,
-            1 => {
+            1 | 5 | 6 => {
                 self.world.slow_shell = false;
                 self.world.answer_sockets();
                 self.world.drain();
             }
             2 => self.world.busy = (50_000..50_032).filter(|_| self.rng.random()).collect(),
-            3 => self.world.no_descriptors = self.rng.random(),
+            3 => self.world.no_descriptors = self.rng.random_range(0..4) == 0,
             _ => {
                 // An answer to a question that nobody asked.
                 let addr = turn_relay_proto::RelayAddr(addr("192.0.2.1:49152"));
@@ -220,7 +368,10 @@ impl Game {
         let player = self.player();
         let path = self.players[player].path;
         match self.rng.random_range(0..8) {
-            0 => self.world.relay.set_draining(self.rng.random()),
+            0 => self
+                .world
+                .relay
+                .set_draining(self.rng.random_range(0..4) == 0),
             1 => drop(self.world.relay.kick_user(now, "bob")),
             2 => self.world.relay.handle_disconnect(now, path),
             3 => {
@@ -264,7 +415,7 @@ impl Game {
         }
         let open = |addr: SocketAddr| self.world.open.iter().any(|open| open.0 == addr);
         assert!(open(path.local), "sent from a socket that is not open");
-        let allowed = PeerPolicy::new(&self.config).judge(path.remote).is_ok();
+        let allowed = self.is_allowed(path.remote);
         assert!(allowed || open(path.remote), "sent to {}", path.remote);
         assert_eq!(forward.hairpin, open(path.remote) && !allowed);
     }

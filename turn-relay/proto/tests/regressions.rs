@@ -17,6 +17,10 @@
 //!   `hostile::unproven_answers_are_at_most_three_times_their_question`
 //! - coturn 5ca467e7 (no cap on permissions): `quota::permissions_are_bounded_and_refreshing_is_not_adding`
 //! - CVE-2024-2169 (loops of errors): `indications::only_requests_and_two_indications_are_anything_to_a_server`
+//! - pion (a Connect to a closed port, and no Allocate is answered any more):
+//!   `tcp_relaying::pion_connect_to_a_closed_port_is_447_and_the_next_allocate_is_answered`
+//! - pion (checks of Send and CreatePermission missing in Connect):
+//!   `tcp_relaying::connect_is_judged_as_datagrams_are`, `tcp_relaying::connect_without_a_signature_reaches_nobody`
 //! - turn-rs (any nonce): `nonce::nonce_of_another_client_is_worth_nothing`
 //! - turn-rs, eturnal, coturn (expired credentials): `auth::expired_credential_makes_nothing_and_prolongs_nothing`
 

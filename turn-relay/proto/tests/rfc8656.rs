@@ -1,4 +1,5 @@
-//! The relay's protocol stories in virtual time, one module per topic of RFC 8656 and RFC 8489.
+//! The relay's protocol stories in virtual time, one module per topic of RFC 8656, RFC 8489
+//! and RFC 6062.
 //!
 //! `cargo test -p turn-relay-proto --test rfc8656 allocate::` runs one of them.
 
@@ -24,3 +25,4 @@ mod permission;
 mod quota;
 mod refresh;
 mod regressions;
+mod tcp_relaying;

@@ -315,6 +315,16 @@ impl FromRaw for QuotaSection {
                 d.channels_per_allocation,
                 1..=4096,
             ),
+            peer_connections_per_allocation: section.ranged(
+                "peer-connections-per-allocation",
+                d.peer_connections_per_allocation,
+                1..=4096,
+            ),
+            waiting_connections_per_allocation: section.ranged(
+                "waiting-connections-per-allocation",
+                d.waiting_connections_per_allocation,
+                1..=4096,
+            ),
             bandwidth_per_allocation: section.value("bandwidth-per-allocation", bandwidth).0,
             bandwidth_per_user: section.value("bandwidth-per-user", user_bandwidth).0,
             silent_peer_packets: section.value("silent-peer-packets", silent).0,
@@ -341,6 +351,9 @@ impl FromRaw for LifetimeSection {
             channel: span(section, "channel", d.channel, MINUTE..=HOUR),
             nonce: span(section, "nonce", d.nonce, MINUTE..=24 * HOUR),
             reservation: d.reservation,
+            // RFC 6062 §5.2: 30 seconds each.
+            connect: d.connect,
+            unclaimed: d.unclaimed,
         }))
     }
 }
@@ -411,6 +424,7 @@ impl FromRaw for StreamLimits {
                 second..=5 * MINUTE,
             ),
             idle: span(section, "idle", d.idle, second..=HOUR),
+            stalled: span(section, "stalled", d.stalled, second..=HOUR),
         })
     }
 }
@@ -421,16 +435,11 @@ struct ProtocolSection(Protocol);
 impl FromRaw for ProtocolSection {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
         let d = Protocol::default();
-        if section.value("tcp-relaying", false) {
-            section.problem(
-                "tcp-relaying",
-                "TCP relaying (RFC 6062) is not in this version",
-            );
-        }
         Some(Self(Protocol {
             rfc5766_channels: section.value("rfc5766-channels", d.rfc5766_channels),
             sha1_integrity: section.value("sha1-integrity", d.sha1_integrity),
             dont_fragment: super::machine::DONT_FRAGMENT,
+            tcp_relaying: section.value("tcp-relaying", d.tcp_relaying),
         }))
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) secrets: Option<Arc<Secrets>>,
     /// Which relay ports are open: players on two shards may be peers.
     pub(crate) live_ports: Arc<LivePorts>,
+    /// The same for TCP.
+    pub(crate) live_tcp_ports: Arc<LivePorts>,
     /// Every listening address of the process, as bound.
     pub(crate) listeners: Vec<SocketAddr>,
 }
@@ -30,6 +32,7 @@ impl Shared {
         Self {
             secrets: Self::secrets(config),
             live_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
+            live_tcp_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
             listeners,
         }
     }
@@ -79,6 +82,7 @@ pub(crate) fn relay_config(
         relay_addresses,
         ports,
         live_ports: Arc::clone(&shared.live_ports),
+        live_tcp_ports: Arc::clone(&shared.live_tcp_ports),
         listeners: shared.listeners.clone(),
         peers: PeerRules {
             allow: config

@@ -84,7 +84,7 @@ bandwidth-per-allocation = "lots"
 [lifetime]
 permission = "5 minutes"
 [protocol]
-tcp-relaying = true
+tcp-relaying = "on"
 [drain]
 deadline = "25h"
 alternate = "0.0.0.0:3478"

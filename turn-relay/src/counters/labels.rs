@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use ops::label;
-use turn_relay_proto::{Direction, DropReason, EndReason, Framing, Path, Transport};
+use turn_relay_proto::{
+    ConnectionEnd, Direction, DropReason, EndReason, Framing, IncomingRefusal, Path, SocketOutcome,
+    Transport,
+};
 
 label! {
     /// Who sent what was received.
@@ -38,6 +41,8 @@ label! {
     pub(crate) enum Wrapped: "framing" {
         Channel = "channel",
         Indication = "indication",
+        /// Not at all: the bytes of a data connection (RFC 6062).
+        Connection = "connection",
     }
 }
 
@@ -154,6 +159,94 @@ label! {
         Tls = "tls",
         /// The relay stops.
         Shutdown = "shutdown",
+        /// The connection with the peer whose data it carried has ended.
+        PeerEnded = "peer_ended",
+    }
+}
+
+label! {
+    /// What came of a Connect request's connection (RFC 6062).
+    pub(crate) enum Connected: "outcome" {
+        Made = "connected",
+        /// The peer refused, or no way leads there.
+        Failed = "failed",
+        TimedOut = "timed_out",
+        /// Its allocation ended before the peer answered.
+        Abandoned = "abandoned",
+    }
+}
+
+label! {
+    /// Who made a connection between the relay and a peer.
+    pub(crate) enum Origin: "origin" {
+        Connect = "connect",
+        Peer = "peer",
+    }
+}
+
+label! {
+    /// Why a connection with a peer ended.
+    pub(crate) enum PeerEnd: "reason" {
+        Finished = "finished",
+        ClientLost = "client_lost",
+        PeerLost = "peer_lost",
+        Stalled = "stalled",
+        Unclaimed = "unclaimed",
+        AllocationEnded = "allocation_ended",
+        PeerDenied = "peer_denied",
+    }
+}
+
+label! {
+    /// Why a peer's connection was closed at once.
+    pub(crate) enum PeerRefusal: "reason" {
+        UnknownRelay = "unknown_relay",
+        NoPermission = "no_permission",
+        PeerDenied = "peer_denied",
+        Exists = "exists",
+        Full = "full",
+    }
+}
+
+impl PeerEnd {
+    /// Of a connection that existed; one that never did has its outcome.
+    pub(crate) fn of(end: ConnectionEnd) -> Self {
+        match end {
+            ConnectionEnd::Finished => Self::Finished,
+            ConnectionEnd::ClientLost => Self::ClientLost,
+            ConnectionEnd::PeerLost => Self::PeerLost,
+            ConnectionEnd::Stalled => Self::Stalled,
+            ConnectionEnd::ConnectTimeout | ConnectionEnd::Unclaimed => Self::Unclaimed,
+            ConnectionEnd::AllocationEnded => Self::AllocationEnded,
+            ConnectionEnd::PeerDenied => Self::PeerDenied,
+        }
+    }
+}
+
+impl Connected {
+    /// Of a connection that ended before it existed.
+    pub(crate) fn failed(end: ConnectionEnd) -> Self {
+        match end {
+            ConnectionEnd::ConnectTimeout => Self::TimedOut,
+            ConnectionEnd::AllocationEnded | ConnectionEnd::PeerDenied => Self::Abandoned,
+            ConnectionEnd::PeerLost
+            | ConnectionEnd::Finished
+            | ConnectionEnd::ClientLost
+            | ConnectionEnd::Stalled
+            | ConnectionEnd::Unclaimed => Self::Failed,
+        }
+    }
+}
+
+impl From<IncomingRefusal> for PeerRefusal {
+    fn from(refusal: IncomingRefusal) -> Self {
+        match refusal {
+            IncomingRefusal::UnknownRelay => Self::UnknownRelay,
+            IncomingRefusal::NoPermission => Self::NoPermission,
+            IncomingRefusal::PeerDenied => Self::PeerDenied,
+            IncomingRefusal::Exists => Self::Exists,
+            IncomingRefusal::Full => Self::Full,
+        }
     }
 }
 
@@ -166,6 +259,16 @@ label! {
         TotalLimit = "total_limit",
         /// The system has no descriptors or memory left.
         Resources = "resources",
+    }
+}
+
+impl From<SocketOutcome> for Bound {
+    fn from(outcome: SocketOutcome) -> Self {
+        match outcome {
+            SocketOutcome::Opened => Self::Opened,
+            SocketOutcome::InUse => Self::InUse,
+            SocketOutcome::Failed => Self::Failed,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ const BUSY: &str = "rallypoint_turn_worker_busy_ratio";
 
 type Level = fn(&Gauges) -> usize;
 
-const LEVELS: [(&str, &str, Level); 5] = [
+const LEVELS: [(&str, &str, Level); 6] = [
     (
         "rallypoint_turn_permissions",
         "Permissions installed.",
@@ -33,6 +33,11 @@ const LEVELS: [(&str, &str, Level); 5] = [
     ("rallypoint_turn_channels", "Channels bound.", |g| {
         g.channels
     }),
+    (
+        "rallypoint_turn_peer_connections",
+        "TCP connections with peers (RFC 6062), those that are being made included.",
+        |g| g.peer_connections,
+    ),
     (
         "rallypoint_turn_relay_ports_in_use",
         "Relay ports in use or reserved.",

@@ -92,10 +92,11 @@ fn count(listening: &[Listening]) -> u32 {
     u32::try_from(listening.len()).expect("at most 32 shards")
 }
 
-/// All 5-tuples of a client meet one shard: a reservation token is good on any of them (RFC 8656 §7.2), and what its
-/// address may have is counted in one place. Without that the relay still serves.
+/// All 5-tuples of a client meet one shard: a reservation token is good on any of them (RFC 8656 §7.2), a data connection
+/// finds what its control connection has made (RFC 6062 §5.4), and what its address may have is counted in one place.
+/// Without that the relay still serves, but for these.
 fn steered(address: SocketAddr, result: io::Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(%address, %error, "clients meet a shard by 5-tuple: reservation tokens may be refused");
+        tracing::warn!(%address, %error, "clients meet a shard by 5-tuple: reservation tokens and data connections may be refused");
     }
 }

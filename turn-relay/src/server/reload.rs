@@ -91,6 +91,7 @@ impl Server {
         setup.shared = Shared {
             secrets: Shared::secrets(&config),
             live_ports: Arc::clone(&setup.shared.live_ports),
+            live_tcp_ports: Arc::clone(&setup.shared.live_tcp_ports),
             listeners: setup.shared.listeners.clone(),
         };
         setup.connections.set_limits(config.streams.clone());

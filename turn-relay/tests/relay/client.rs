@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use stun_wire::attribute::{
-    AlternateServer, ChannelNumberAttribute, Data, DontFragment, ErrorCode, EvenPort, Lifetime,
-    Nonce, Realm, RequestedAddressFamily, RequestedTransport, ReservationToken, Username,
+    AlternateServer, ChannelNumberAttribute, ConnectionId, Data, DontFragment, ErrorCode, EvenPort,
+    Lifetime, Nonce, Realm, RequestedAddressFamily, RequestedTransport, ReservationToken, Username,
     XorMappedAddress, XorPeerAddress, XorRelayedAddress,
 };
 use stun_wire::channel_data::{ChannelData, ChannelNumber};
@@ -33,6 +33,8 @@ pub(crate) struct Client {
     transactions: u64,
     /// Data that came while an answer was waited for.
     waiting: VecDeque<Vec<u8>>,
+    /// Sent in one piece with the next request.
+    behind: Vec<u8>,
 }
 
 /// What a peer sent, as the client got it.
@@ -65,6 +67,12 @@ impl Answer {
             .unwrap()
             .expect("an allocation")
             .0
+    }
+
+    /// What ConnectionBind has to name.
+    pub(crate) fn connection(&self) -> u32 {
+        let id = self.message().attribute::<ConnectionId>().unwrap();
+        id.expect("a CONNECTION-ID").0
     }
 
     pub(crate) fn alternate(&self) -> Option<SocketAddr> {
@@ -113,6 +121,7 @@ impl Client {
             login: None,
             transactions: 0,
             waiting: VecDeque::new(),
+            behind: Vec::new(),
         }
     }
 
@@ -227,6 +236,7 @@ impl Client {
         }
         writer.fingerprint();
         writer.finish();
+        out.append(&mut self.behind);
         self.send_raw(&out);
         loop {
             let bytes = self.receive_raw().expect("an answer");
@@ -279,6 +289,90 @@ impl Client {
             writer.attribute(&RequestedTransport(17));
             writer.attribute(&EvenPort { reserve: true });
         })
+    }
+
+    pub(crate) fn try_allocate_tcp(&mut self) -> Answer {
+        self.request(Method::ALLOCATE, &|writer| {
+            writer.attribute(&RequestedTransport::TCP);
+        })
+    }
+
+    pub(crate) fn allocate_tcp(&mut self) -> SocketAddr {
+        let answer = self.try_allocate_tcp();
+        assert_eq!(answer.error, None);
+        answer.relayed()
+    }
+
+    pub(crate) fn connect_peer(&mut self, peer: SocketAddr) -> Answer {
+        self.request(Method::CONNECT, &|writer| {
+            writer.attribute(&XorPeerAddress(peer));
+        })
+    }
+
+    pub(crate) fn try_bind_connection(&mut self, connection: u32) -> Answer {
+        self.request(Method::CONNECTION_BIND, &|writer| {
+            writer.attribute(&ConnectionId(connection));
+        })
+    }
+
+    /// Gets a nonce, as a refused request does.
+    pub(crate) fn greet(&mut self) {
+        assert_eq!(self.refresh(0).error, Some(437));
+    }
+
+    /// Sends these bytes right behind the next request.
+    pub(crate) fn send_behind_next(&mut self, bytes: &[u8]) {
+        self.behind = bytes.to_vec();
+    }
+
+    /// A Connect whose answer is not waited for.
+    pub(crate) fn ask_to_connect(&mut self, peer: SocketAddr) {
+        let (realm, nonce, key) = self.login.clone().expect("logged in");
+        let mut out = Vec::new();
+        let tx = self.next_transaction();
+        let mut writer = MessageWriter::new(&mut out, Class::Request, Method::CONNECT, tx);
+        writer.attribute(&XorPeerAddress(peer));
+        writer.attribute(&Username(&self.user));
+        writer.attribute(&Realm(&realm)).attribute(&Nonce(&nonce));
+        writer.integrity(&key, IntegrityKind::Sha1);
+        writer.finish();
+        self.send_raw(&out);
+    }
+
+    pub(crate) fn allocate_tcp_v6(&mut self) -> SocketAddr {
+        let answer = self.request(Method::ALLOCATE, &|writer| {
+            writer.attribute(&RequestedTransport::TCP);
+            writer.attribute(&RequestedAddressFamily(
+                stun_wire::attribute::AddressFamily::Ipv6,
+            ));
+        });
+        assert_eq!(answer.error, None);
+        answer.relayed()
+    }
+
+    /// From here on the connection is the peer's; what has come behind the answer comes with it.
+    pub(crate) fn bind_connection(mut self, connection: u32) -> (Box<dyn Pipe>, Vec<u8>) {
+        assert_eq!(self.try_bind_connection(connection).error, None);
+        let Link::Stream { pipe, inbox } = self.link else {
+            panic!("only of streams")
+        };
+        (pipe, inbox)
+    }
+
+    /// The next ConnectionAttempt: who has connected, and the connection's id.
+    pub(crate) fn connection_attempt(&mut self) -> (SocketAddr, u32) {
+        let bytes = match self.waiting.pop_front() {
+            Some(bytes) => bytes,
+            None => self.receive_raw().expect("a ConnectionAttempt"),
+        };
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(
+            (message.class(), message.method()),
+            (Class::Indication, Method::CONNECTION_ATTEMPT)
+        );
+        let peer = message.attribute::<XorPeerAddress>().unwrap().unwrap().0;
+        let id = message.attribute::<ConnectionId>().unwrap().unwrap().0;
+        (peer, id)
     }
 
     pub(crate) fn refresh(&mut self, lifetime: u32) -> Answer {

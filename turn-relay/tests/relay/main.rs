@@ -17,5 +17,6 @@ mod metrics;
 mod reload;
 mod start;
 mod streams;
+mod tcp_relaying;
 mod tls;
 mod udp;

@@ -221,7 +221,7 @@ fn expect_names(error: &str, key: &str, path: &Path) {
 }
 
 /// A relay with a TLS listener, and its certificate.
-fn tls_config(folder: &Path) -> (Config, CertificateDer<'static>) {
+pub(crate) fn tls_config(folder: &Path) -> (Config, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let files = TlsFiles {
         certificate: folder.join("certificate.pem"),
@@ -245,7 +245,7 @@ fn tls_config(folder: &Path) -> (Config, CertificateDer<'static>) {
     (config, made.cert.der().clone())
 }
 
-fn tls(
+pub(crate) fn tls(
     addr: SocketAddr,
     certificate: &CertificateDer<'static>,
     alpn: &[u8],

@@ -1,6 +1,9 @@
 //! From a STUN message to its answer: class and method, then credentials, then the request itself.
 
-use stun_wire::{AttributeType, Class, Message, Method, error_code};
+use std::net::SocketAddr;
+
+use stun_wire::attribute::{ConnectionId, XorPeerAddress};
+use stun_wire::{AttributeType, Class, Message, MessageWriter, Method, error_code};
 
 use super::{Relay, forward};
 use crate::auth::{Circumstances, Refusal};
@@ -9,11 +12,11 @@ use crate::counters::RequestMethod;
 use crate::data;
 use crate::limits::Unproven;
 use crate::request::{
-    Request, allocate, binding, channel_bind, create_permission, known_attributes, refresh,
-    split_proof,
+    Request, allocate, binding, channel_bind, connect, connection_bind, create_permission,
+    known_attributes, refresh, split_proof,
 };
 use crate::respond::{Answer, Challenge, Envelope, Reject};
-use crate::verdict::{DropReason, Now, Path, Verdict};
+use crate::verdict::{DropReason, Now, Path, PeerConnectionId, Verdict};
 
 impl Relay {
     pub(super) fn handle_stun(
@@ -49,9 +52,15 @@ impl Relay {
         reply: &mut Vec<u8>,
     ) -> Verdict {
         // RFC 8489 §6.3: a method that is not known is silently discarded.
-        let Some(method) = RequestMethod::of(message.method()) else {
+        let speaks = |method: &RequestMethod| {
+            self.config.protocol.tcp_relaying || !method.is_of_tcp_relaying()
+        };
+        let Some(method) = RequestMethod::of(message.method()).filter(speaks) else {
             return Verdict::Dropped(DropReason::UnknownMethod);
         };
+        if self.tcp.carries_data(&path) {
+            return Verdict::Dropped(DropReason::NotTurn);
+        }
         self.counters.count_request(method, path.transport);
         self.end_due(tick);
         if method == RequestMethod::Binding {
@@ -110,6 +119,8 @@ impl Relay {
             RequestMethod::Refresh => refresh::handle(self, request),
             RequestMethod::CreatePermission => create_permission::handle(self, request),
             RequestMethod::ChannelBind => channel_bind::handle(self, request),
+            RequestMethod::Connect => connect::handle(self, request),
+            RequestMethod::ConnectionBind => connection_bind::handle(self, request),
         }
     }
 
@@ -146,10 +157,13 @@ impl Relay {
         if len > room {
             // Too short to be challenged: what else is wrong with it is true as well.
             let bare = match envelope.method {
-                RequestMethod::Allocate | RequestMethod::Binding => error_code::BAD_REQUEST,
+                RequestMethod::Allocate
+                | RequestMethod::Binding
+                | RequestMethod::ConnectionBind => error_code::BAD_REQUEST,
                 RequestMethod::Refresh
                 | RequestMethod::CreatePermission
-                | RequestMethod::ChannelBind => error_code::ALLOCATION_MISMATCH,
+                | RequestMethod::ChannelBind
+                | RequestMethod::Connect => error_code::ALLOCATION_MISMATCH,
             };
             envelope.fingerprint = false;
             return self.respond(path, envelope, Err(Reject::bare(bare)), reply);
@@ -191,7 +205,7 @@ impl Relay {
     }
 
     /// Writes and counts a response that leaves by `poll_transmit`. There are as many as pending
-    /// allocations at most.
+    /// allocations and Connect requests at most.
     pub(crate) fn respond_later(
         &mut self,
         path: Path,
@@ -203,6 +217,25 @@ impl Relay {
             self.outbox.push_back((path, bytes));
         }
     }
+
+    /// Tells a client on its control connection that a peer has connected (RFC 6062 §5.3). There
+    /// are as many as waiting connections at most.
+    pub(super) fn indicate_attempt(
+        &mut self,
+        client: Path,
+        peer: SocketAddr,
+        connection: PeerConnectionId,
+    ) {
+        let transaction = data::random_transaction(self);
+        let mut bytes = Vec::new();
+        let method = Method::CONNECTION_ATTEMPT;
+        let mut writer = MessageWriter::new(&mut bytes, Class::Indication, method, transaction);
+        writer
+            .attribute(&XorPeerAddress(peer))
+            .attribute(&ConnectionId(connection.0));
+        writer.finish();
+        self.outbox.push_back((client, bytes));
+    }
 }
 
 /// An expired credential makes nothing and prolongs nothing; what lives may still be used, and ended
@@ -211,8 +244,10 @@ fn expiry_counts(method: RequestMethod, message: &Message<'_>) -> bool {
     match method {
         RequestMethod::Allocate => true,
         RequestMethod::Refresh => message.raw(AttributeType::LIFETIME) != Some(&[0; 4]),
-        RequestMethod::Binding | RequestMethod::CreatePermission | RequestMethod::ChannelBind => {
-            false
-        }
+        RequestMethod::Binding
+        | RequestMethod::CreatePermission
+        | RequestMethod::ChannelBind
+        | RequestMethod::Connect
+        | RequestMethod::ConnectionBind => false,
     }
 }

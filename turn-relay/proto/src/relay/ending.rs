@@ -8,7 +8,7 @@ use crate::clock::Tick;
 use crate::request::allocate;
 use crate::respond::Reject;
 use crate::tables::{AllocationId, Channel};
-use crate::verdict::{EndReason, Event, Family, Path, RelayAddr};
+use crate::verdict::{ConnectionEnd, EndReason, Event, Family, Path, RelayAddr};
 
 impl Relay {
     /// Ends everything whose time has come.
@@ -17,6 +17,7 @@ impl Relay {
             match due {
                 Due::Reservation(token) => self.end_reservation(token),
                 Due::Allocation(id) => self.end_due_of(id, tick),
+                Due::PeerConnection(connection) => self.end_overdue(connection),
             }
         }
     }
@@ -72,6 +73,8 @@ impl Relay {
         }
         let freed = self.tables.retain(id, |_| false);
         self.report_freed(id, freed);
+        self.end_connections(id, ConnectionEnd::AllocationEnded, |_| true);
+        self.tcp.remove(id);
         let Some(allocation) = self.tables.remove(id) else {
             return;
         };
@@ -96,6 +99,9 @@ impl Relay {
         let Some(client) = self.tables.get(id).map(|allocation| allocation.client) else {
             return;
         };
+        self.end_connections(id, ConnectionEnd::AllocationEnded, |peer| {
+            Family::of(peer.ip()) == family
+        });
         let Some((side, freed)) = self.tables.remove_side(id, family) else {
             return;
         };
@@ -107,9 +113,20 @@ impl Relay {
         self.rearm(id);
     }
 
-    fn free_socket(&mut self, addr: RelayAddr) {
+    /// A socket or listener that was opened is not needed any more.
+    pub(crate) fn free_socket(&mut self, addr: RelayAddr) {
+        let was_listener = self.forget_socket(addr);
+        self.events.push_back(if was_listener {
+            Event::ListenFreed { addr }
+        } else {
+            Event::SocketFreed { addr }
+        });
+    }
+
+    /// Its port is free; the shell need not be told. True if it was a listener.
+    pub(crate) fn forget_socket(&mut self, addr: RelayAddr) -> bool {
         self.ports.give_back(addr);
-        self.events.push_back(Event::SocketFreed { addr });
+        self.tcp.unlisten(addr)
     }
 
     pub(super) fn report_freed(&mut self, id: AllocationId, freed: Vec<Channel>) {

@@ -34,6 +34,8 @@ const SOCKET_PATIENCE: Duration = Duration::from_secs(10);
 /// An allocation that waits for its sockets.
 pub(crate) struct Pending {
     envelope: Envelope,
+    /// It listens for TCP connections (RFC 6062) in place of exchanging datagrams.
+    tcp: bool,
     parity: Parity,
     /// By family.
     wants: [Option<Want>; 2],
@@ -63,7 +65,7 @@ pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer,
     if let Some(id) = relay.tables.find_client(&request.path) {
         return repeat(relay, request, id);
     }
-    let wish = Wish::read(request)?;
+    let wish = Wish::read(relay, request)?;
     wish.check_families(relay)?;
     if relay.draining {
         let insufficient = Reject::bare(error_code::INSUFFICIENT_CAPACITY);
@@ -96,6 +98,7 @@ fn repeat(relay: &Relay, request: &Request<'_>, id: AllocationId) -> Result<Answ
 
 /// What the client asks for, checked in the order of RFC 8656 §7.2.
 struct Wish {
+    tcp: bool,
     lifetime: Option<u32>,
     /// The first must be had; of two, one is enough.
     families: [Option<Family>; 2],
@@ -104,11 +107,8 @@ struct Wish {
 }
 
 impl Wish {
-    fn read(request: &Request<'_>) -> Result<Self, Reject> {
-        // Check 3: REQUESTED-TRANSPORT is a must (400), and UDP the only one (442).
-        if request.required::<RequestedTransport>()? != RequestedTransport::UDP {
-            return Err(Reject::bare(error_code::UNSUPPORTED_TRANSPORT_PROTOCOL));
-        }
+    fn read(relay: &Relay, request: &Request<'_>) -> Result<Self, Reject> {
+        let tcp = requested_tcp(relay, request)?;
         request.optional::<DontFragment>()?;
         // Checks 5 to 7: a token names a port, so nothing else can; one way to ask for families.
         let token = request.optional::<ReservationToken>()?.map(|token| token.0);
@@ -133,6 +133,7 @@ impl Wish {
         let lifetime = request.optional::<Lifetime>()?.map(|lifetime| lifetime.0);
         let first = requested.unwrap_or(Family::V4);
         Ok(Self {
+            tcp,
             lifetime,
             families: [Some(first), dual.then_some(Family::V6)],
             parity,
@@ -154,6 +155,29 @@ impl Wish {
     }
 }
 
+/// Check 3: REQUESTED-TRANSPORT is a must (400), and other transports than these are 442. TCP goes
+/// with a control connection over TCP or TLS, and without what only makes sense for datagrams and
+/// pairs of ports, else 400 (RFC 6062 §5.1).
+fn requested_tcp(relay: &Relay, request: &Request<'_>) -> Result<bool, Reject> {
+    const FOR_UDP: [AttributeType; 3] = [
+        AttributeType::DONT_FRAGMENT,
+        AttributeType::EVEN_PORT,
+        AttributeType::RESERVATION_TOKEN,
+    ];
+    match request.required::<RequestedTransport>()? {
+        RequestedTransport::UDP => Ok(false),
+        RequestedTransport::TCP if relay.config.protocol.tcp_relaying => {
+            let fits = request.path.transport.is_stream();
+            let contains = |kind| request.message.contains(kind);
+            if !fits || FOR_UDP.into_iter().any(contains) {
+                return Err(Reject::BAD_REQUEST);
+            }
+            Ok(true)
+        }
+        _ => Err(Reject::bare(error_code::UNSUPPORTED_TRANSPORT_PROTOCOL)),
+    }
+}
+
 /// Check 9: ADDITIONAL-ADDRESS-FAMILY may only ask for IPv6, which comes beside IPv4. The attribute
 /// is comprehension-optional: a family that nobody has heard of is as good as none.
 fn additional(request: &Request<'_>) -> Result<bool, Reject> {
@@ -170,6 +194,7 @@ fn begin(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer
     check_quota(relay, request, 1 + u32::from(reserve))?;
     let mut pending = Pending {
         envelope: request.envelope.clone(),
+        tcp: wish.tcp,
         parity: wish.parity,
         wants: [None; 2],
         next: None,
@@ -206,6 +231,9 @@ fn begin(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer
         address_error,
     };
     let id = insert(relay, request, user, grant, Some(Box::new(pending)));
+    if wish.tcp {
+        relay.tcp.insert(id);
+    }
     ask(relay, id);
     Ok(Answer::Later)
 }
@@ -321,12 +349,18 @@ fn ask(relay: &mut Relay, id: AllocationId) {
     let Some(pending) = relay.tables.get_mut(id).and_then(|a| a.pending.as_mut()) else {
         return;
     };
+    let tcp = pending.tcp;
     for want in pending.all().filter(|want| !want.open) {
-        if relay.wanted.insert(want.addr, Some(id)).is_none() {
-            relay
-                .events
-                .push_back(Event::SocketWanted { addr: want.addr });
+        if relay.wanted.insert(want.addr, Some(id)).is_some() {
+            continue;
         }
+        let addr = want.addr;
+        relay.events.push_back(if tcp {
+            relay.tcp.listen(addr);
+            Event::ListenWanted { addr }
+        } else {
+            Event::SocketWanted { addr }
+        });
     }
 }
 
@@ -362,7 +396,7 @@ fn replace(relay: &mut Relay, id: AllocationId, addr: RelayAddr, family: Family,
     let Some(mut pending) = relay.tables.get_mut(id).and_then(|a| a.pending.take()) else {
         return;
     };
-    relay.ports.give_back(addr);
+    relay.forget_socket(addr);
     let want = pending
         .wants
         .get_mut(family as usize)
@@ -448,7 +482,11 @@ fn go_live(relay: &mut Relay, tick: Tick, id: AllocationId, addrs: [Option<Relay
     let sides = addrs.map(|addr| addr.map(|relayed| Side { relayed, expires }));
     relay.tables.go_live(id, sides);
     for addr in addrs.into_iter().flatten() {
-        relay.ports.opened(addr);
+        if relay.tcp.is_tcp(id) {
+            relay.ports.opened_tcp(addr);
+        } else {
+            relay.ports.opened(addr);
+        }
     }
     relay.events.push_back(Event::AllocationCreated {
         client,
@@ -462,6 +500,7 @@ pub(crate) fn abandon(relay: &mut Relay, id: AllocationId, reject: Option<Reject
     let Some(mut allocation) = relay.tables.remove(id) else {
         return;
     };
+    relay.tcp.remove(id);
     relay.timers.remove(allocation.timer);
     relay.holdings.release(allocation.user);
     relay
@@ -488,10 +527,7 @@ pub(crate) fn abandon(relay: &mut Relay, id: AllocationId, reject: Option<Reject
 /// A socket that is not needed any more: closed if it is open, else as soon as it is answered for.
 fn drop_want(relay: &mut Relay, want: Want) {
     if want.open {
-        relay.ports.give_back(want.addr);
-        relay
-            .events
-            .push_back(Event::SocketFreed { addr: want.addr });
+        relay.free_socket(want.addr);
     } else {
         relay.wanted.insert(want.addr, None);
     }

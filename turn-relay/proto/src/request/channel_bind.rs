@@ -6,12 +6,16 @@ use stun_wire::error_code;
 
 use crate::counters::QuotaKind;
 use crate::relay::Relay;
-use crate::request::{Request, check_peer};
+use crate::request::{Request, check_destination};
 use crate::respond::{Answer, Reject};
 use crate::verdict::{Event, Family};
 
 pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer, Reject> {
     let id = request.allocation(relay)?;
+    // RFC 6062: channels carry datagrams, and a TCP allocation has none.
+    if relay.tcp.is_tcp(id) {
+        return Err(Reject::bare(error_code::FORBIDDEN));
+    }
     // RFC 8656 §12.2: both attributes, a number in range, and no binding that contradicts, else 400.
     let number = number(relay, request.required::<ChannelNumberAttribute>()?.0)?;
     let peer = relay
@@ -26,11 +30,7 @@ pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer,
     if !bindable(relay) {
         return Err(Reject::BAD_REQUEST);
     }
-    check_peer(relay, id, request.tick, peer.ip())?;
-    relay
-        .policy
-        .judge(peer)
-        .map_err(|_| Reject::bare(error_code::FORBIDDEN))?;
+    check_destination(relay, id, request.tick, peer, &relay.policy)?;
     check_bounds(relay, request, number)?;
 
     let lifetime = &relay.config.lifetime;

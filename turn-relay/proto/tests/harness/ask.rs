@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use stun_wire::attribute::{
-    AdditionalAddressFamily, AddressFamily, Attribute, ChannelNumberAttribute, DontFragment,
-    EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport, ReservationToken,
+    AdditionalAddressFamily, AddressFamily, Attribute, ChannelNumberAttribute, ConnectionId,
+    DontFragment, EvenPort, Lifetime, RequestedAddressFamily, RequestedTransport, ReservationToken,
     XorPeerAddress,
 };
 use stun_wire::{AttributeType, Class, MessageWriter, Method, TransactionId};
@@ -28,6 +28,18 @@ pub enum Piece {
 
 pub fn allocate() -> Ask {
     Ask::request(Method::ALLOCATE).transport(RequestedTransport::UDP.0)
+}
+
+pub fn allocate_tcp() -> Ask {
+    Ask::request(Method::ALLOCATE).transport(RequestedTransport::TCP.0)
+}
+
+pub fn connect(peer: &str) -> Ask {
+    Ask::request(Method::CONNECT).peer(addr(peer))
+}
+
+pub fn connection_bind(connection: u32) -> Ask {
+    Ask::request(Method::CONNECTION_BIND).with(&ConnectionId(connection))
 }
 
 pub fn refresh() -> Ask {

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use stun_wire::attribute::{
-    AddressErrorCode, AddressFamily, AlternateServer, Data, ErrorCode, Icmp, Lifetime, Nonce,
-    PasswordAlgorithms, Realm, ReservationToken, XorMappedAddress, XorPeerAddress,
+    AddressErrorCode, AddressFamily, AlternateServer, ConnectionId, Data, ErrorCode, Icmp,
+    Lifetime, Nonce, PasswordAlgorithms, Realm, ReservationToken, XorMappedAddress, XorPeerAddress,
     XorRelayedAddress,
 };
 use stun_wire::{
@@ -23,6 +23,7 @@ pub struct Reply {
     pub mapped: Option<SocketAddr>,
     pub lifetime: Option<u32>,
     pub token: Option<[u8; 8]>,
+    pub connection: Option<u32>,
     pub address_error: Option<(AddressFamily, u16)>,
     pub unknown: Vec<u16>,
     pub realm: Option<String>,
@@ -66,6 +67,7 @@ impl Reply {
             mapped: get::<XorMappedAddress>(&message).map(|mapped| mapped.0),
             lifetime: get::<Lifetime>(&message).map(|lifetime| lifetime.0),
             token: get::<ReservationToken>(&message).map(|token| token.0),
+            connection: get::<ConnectionId>(&message).map(|connection| connection.0),
             address_error: get::<AddressErrorCode<'_>>(&message)
                 .map(|error| (error.family, error.code)),
             unknown: get::<UnknownAttributes>(&message)
@@ -126,4 +128,16 @@ impl Indication {
             icmp,
         }
     }
+}
+
+/// What a ConnectionAttempt indication tells (RFC 6062 §6.1): the peer, and the connection's id.
+pub fn attempt(bytes: &[u8]) -> (SocketAddr, u32) {
+    let message = Message::parse(bytes).expect("a relay sends well-formed messages");
+    assert_eq!(
+        (message.class(), message.method()),
+        (Class::Indication, Method::CONNECTION_ATTEMPT)
+    );
+    let peer = message.attribute::<XorPeerAddress>().expect("well-formed");
+    let connection = message.attribute::<ConnectionId>().expect("well-formed");
+    (peer.expect("there").0, connection.expect("there").0)
 }
