@@ -7,11 +7,11 @@ mod file;
 mod machine;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ops::config::{IpPrefix, ListenUrl, PortRange, Problems, Scheme, Secret};
 use ops::logging::LogConfig;
+use ops::tls::TlsFiles;
 use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};
 
 pub(crate) use machine::{Shared, relay_config, split_ports};
@@ -124,17 +124,11 @@ impl Config {
     }
 }
 
+/// The protocol names of RFC 7443: TURN, and STUN usages that a TURN server serves too.
+pub(crate) const ALPN: &[&[u8]] = &[b"stun.turn", b"stun.nat-discovery"];
+
 /// More cores than one relay is given; each worker has a metric of its own.
 pub(crate) const MAX_THREADS: usize = 32;
-
-/// Certificate chain and private key, PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The chain, the server's own certificate first.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
 
 /// A secret shared with whoever mints credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Registry, Token};
+use ops::tls::Certificates;
 use rustls::ServerConnection;
 use slab::Slab;
 use turn_relay_proto::{Path, Transport};
 
-use crate::certificates::Certificates;
 use crate::config::StreamLimits;
 use crate::connections::{Connections, Place};
 use crate::counters::{

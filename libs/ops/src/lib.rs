@@ -6,6 +6,7 @@
 //! - [`admin`]: `/metrics`, `/healthz`, `/readyz` on a listener of their own.
 //! - [`health`]: ready and draining, told to probes, to Prometheus and to systemd.
 //! - [`shutdown`]: SIGTERM and SIGINT; a second one ends the process at once.
+//! - [`tls`]: certificates, read, checked and replaced while connections run.
 //! - [`daemon`]: the command line the three daemons share, and the abort-on-panic hook.
 #![forbid(unsafe_code)]
 
@@ -16,5 +17,6 @@ pub mod health;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod tls;
 
 pub use health::Health;

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ops::config::{FromRaw, FromValue, IpPrefix, Scheme, Section, Size, Value};
+use ops::tls::{self, TlsFiles};
 use turn_relay_proto::{Lifetimes, Limits, Prefix, Protocol, Quota, Realm, StaticUser};
 
-use super::{Config, Drain, MAX_THREADS, NamedSecret, Peers, StreamLimits, TlsFiles};
+use super::{ALPN, Config, Drain, MAX_THREADS, NamedSecret, Peers, StreamLimits};
 
 /// Each has a table of the ports open on it.
 const MAX_RELAY_ADDRESSES: usize = 16;
@@ -34,7 +35,7 @@ impl FromRaw for Config {
         let threads = section.ranged("threads", 0, 0..=MAX_THREADS);
 
         let tls = section.optional_section::<TlsFiles>("tls");
-        if let Some(Err(error)) = tls.as_ref().map(crate::tls::load) {
+        if let Some(Err(error)) = tls.as_ref().map(|files| tls::load(files, ALPN)) {
             section.problem("tls", &error.to_string());
         }
         if !section.has("tls") && listen.iter().any(|url| url.scheme == Scheme::Tls) {
@@ -135,16 +136,6 @@ fn read_external_addresses(
         }
     }
     pairs
-}
-
-impl FromRaw for TlsFiles {
-    fn from_raw(section: &mut Section<'_>) -> Option<Self> {
-        let (certificate, key) = (section.file("certificate"), section.file("key"));
-        Some(Self {
-            certificate: certificate?,
-            key: key?,
-        })
-    }
 }
 
 /// `[credentials]`.

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ops::config::Problems;
+use ops::tls::{Certificates, Watch};
 
 use super::{BindError, Server, check};
-use crate::certificates::{Certificates, Watch};
-use crate::config::{Config, Shared, relay_config};
+use crate::config::{ALPN, Config, Shared, relay_config};
 use crate::shard::{Command, NewConfig};
 
 /// What came of a new configuration, by its keys.
@@ -120,7 +120,7 @@ impl Server {
         if setup.config.tls.as_ref() == Some(files) {
             return Ok(None);
         }
-        let loaded = Certificates::load(files)?;
+        let loaded = Certificates::load(files, ALPN)?;
         let reloads = setup.certificate_reloads.clone();
         let watch =
             Watch::start(certificates.clone(), files.clone(), reloads).map_err(BindError::Start)?;
