@@ -15,8 +15,8 @@ use ops::metrics::{Histogram, MetricError, Registry, Tallies};
 use turn_relay_proto::{DropReason, EndReason, Forward, Path, Traffic};
 
 pub(crate) use labels::{
-    Bound, Carrier, Dropped, Ended, Limiter, Operation, Outcome, Side, StreamEnd, StreamKind,
-    StreamRefusal, Towards, Version, Wrapped,
+    Bound, Carrier, Dropped, Ended, Limiter, Operation, Outcome, ProxyHeader, Side, StreamEnd,
+    StreamKind, StreamRefusal, Towards, UndecidedEnd, Version, Wrapped,
 };
 pub(crate) use reload::ConfigGauges;
 pub(crate) use scrape::Cells;
@@ -64,6 +64,9 @@ pub(crate) struct StreamCounters {
     pub(crate) accepted: Tallies<StreamKind>,
     pub(crate) ended: Tallies<StreamEnd>,
     pub(crate) refused: Tallies<StreamRefusal>,
+    pub(crate) undecided: Tallies<()>,
+    pub(crate) undecided_ended: Tallies<UndecidedEnd>,
+    pub(crate) proxy_headers: Tallies<ProxyHeader>,
 }
 
 const DURATION_BUCKETS: [f64; 9] = [
@@ -300,7 +303,22 @@ impl StreamCounters {
                 )?,
                 refused: registry.sharded_counter(
                     "rallypoint_turn_connections_refused_total",
-                    "Client connections closed at once.",
+                    "Client connections closed at once, or as soon as their client was known.",
+                    shards,
+                )?,
+                undecided: registry.sharded_gauge(
+                    "rallypoint_turn_undecided_connections",
+                    "Connections that have not shown yet who they are of, or whether TLS is spoken.",
+                    shards,
+                )?,
+                undecided_ended: registry.sharded_counter(
+                    "rallypoint_turn_undecided_connections_ended_total",
+                    "Connections that ended before that.",
+                    shards,
+                )?,
+                proxy_headers: registry.sharded_counter(
+                    "rallypoint_turn_proxy_headers_total",
+                    "PROXY headers taken, and refused together with their connections.",
                     shards,
                 )?,
             }

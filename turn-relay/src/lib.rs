@@ -25,6 +25,6 @@ mod streams;
 pub use config::{Config, Drain, EXAMPLE, NamedSecret, Peers, StreamLimits};
 pub use server::{BindError, ReloadError, Reloaded, Server};
 
-pub use ops::config::{IpPrefix, ListenUrl, PortRange, Scheme, Secret};
+pub use ops::config::{IpPrefix, ListenUrl, PortRange, ProxyListeners, Scheme, Secret};
 pub use ops::tls::{TlsError, TlsFiles};
 pub use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};

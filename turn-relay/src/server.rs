@@ -77,6 +77,9 @@ pub enum BindError {
     /// Loopback peers with listeners that others reach.
     #[error("peers.allow-loopback-for-tests: {0} is not on loopback")]
     LoopbackPeers(ListenUrl),
+    /// Proxies of listeners that are not there, or listeners without proxies.
+    #[error("proxy: {0}")]
+    Proxy(String),
     /// A listener that cannot be opened.
     #[error("listen: {url}: {source}")]
     Listen {
@@ -237,6 +240,9 @@ fn check(config: &Config) -> Result<(), BindError> {
     if config.listen.is_empty() {
         return Err(BindError::NoListener);
     }
+    if let Some(fault) = config.proxy.fault(&config.listen) {
+        return Err(BindError::Proxy(fault));
+    }
     for (index, named) in config.secrets.iter().enumerate() {
         let name = named
             .id
@@ -263,7 +269,10 @@ fn check(config: &Config) -> Result<(), BindError> {
 }
 
 fn load_tls(config: &Config) -> Result<Option<Certificates>, BindError> {
-    let needs_tls = config.listen.iter().find(|url| url.scheme == Scheme::Tls);
+    let needs_tls = config
+        .listen
+        .iter()
+        .find(|url| url.scheme.needs_certificate());
     match (&config.tls, needs_tls) {
         (Some(files), _) => Ok(Some(Certificates::load(files, ALPN)?)),
         (None, Some(url)) => Err(BindError::NoCertificate(*url)),
@@ -345,6 +354,7 @@ impl Setup {
                 self.config.streams.clone(),
                 self.connections.clone(),
                 self.certificates.clone(),
+                self.config.proxy.trusted.clone(),
             ),
             tcp: listening.tcp,
             counters,

@@ -1,16 +1,18 @@
-//! One client connection: TCP, or TLS on it. Never blocks; what it may hold is bounded by name.
+//! One client connection: TCP, or TLS on it, or what does not show yet which. Never blocks; what it may hold is bounded by name.
 
 use std::io::{self, Read as _, Write as _};
+use std::ops::Range;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use net_io::opening::{Opened, Opening, OpeningError};
 use rustls::ServerConnection;
 use turn_relay_proto::Path;
 
 use crate::config::StreamLimits;
 use crate::connections::Place;
-use crate::counters::StreamEnd;
+use crate::counters::{StreamEnd, UndecidedEnd};
 use crate::frame::{Deframer, LONGEST_FRAME, LONGEST_OF_STRANGERS};
 
 /// Relayed datagrams are dropped while so much waits to be read by the client.
@@ -59,10 +61,24 @@ pub(crate) enum Kind {
     Reply,
 }
 
+/// What is spoken on a connection.
+enum Carrier {
+    /// That does not show yet; why it ends so, if it is known.
+    Undecided(Opening, Option<UndecidedEnd>),
+    Tcp,
+    Tls(Box<ServerConnection>),
+}
+
+/// What the first bytes of a connection made it, and which of those read are behind them.
+pub(crate) struct Beginning {
+    pub(crate) opened: Opened,
+    rest: Range<usize>,
+}
+
 /// A connection and what waits to be sent on it.
 pub(crate) struct Stream {
     socket: TcpStream,
-    tls: Option<Box<ServerConnection>>,
+    carrier: Carrier,
     path: Path,
     pub(crate) deframer: Deframer,
     queue: Vec<u8>,
@@ -77,24 +93,20 @@ pub(crate) struct Stream {
     pub(crate) is_dirty: bool,
     /// Its entry among the deadlines.
     pub(crate) deadline: Option<Instant>,
-    _place: Place,
+    pub(crate) place: Place,
 }
 
 impl Stream {
     pub(crate) fn new(
         socket: TcpStream,
-        tls: Option<ServerConnection>,
+        opening: Opening,
         path: Path,
         place: Place,
         now: Instant,
     ) -> Self {
-        let tls = tls.map(|mut tls| {
-            tls.set_buffer_limit(Some(TLS_QUEUE));
-            Box::new(tls)
-        });
         Self {
             socket,
-            tls,
+            carrier: Carrier::Undecided(opening, None),
             path,
             deframer: Deframer::default(),
             queue: Vec::new(),
@@ -105,7 +117,7 @@ impl Stream {
             is_ready: false,
             is_dirty: false,
             deadline: None,
-            _place: place,
+            place,
         }
     }
 
@@ -121,8 +133,37 @@ impl Stream {
         )
     }
 
+    /// The client's 5-tuple; of an undecided connection that of the socket.
     pub(crate) fn path(&self) -> Path {
         self.path
+    }
+
+    /// It is known whose it is and what is spoken.
+    pub(crate) fn decide(&mut self, path: Path, tls: Option<ServerConnection>) {
+        self.path = path;
+        self.carrier = tls.map_or(Carrier::Tcp, |mut tls| {
+            tls.set_buffer_limit(Some(TLS_QUEUE));
+            Carrier::Tls(Box::new(tls))
+        });
+    }
+
+    pub(crate) fn is_undecided(&self) -> bool {
+        matches!(self.carrier, Carrier::Undecided(..))
+    }
+
+    /// How it began, and why it ends if that is known already, while it is undecided.
+    pub(crate) fn undecided(&self) -> Option<(&Opening, Option<UndecidedEnd>)> {
+        match &self.carrier {
+            Carrier::Undecided(opening, end) => Some((opening, *end)),
+            Carrier::Tcp | Carrier::Tls(_) => None,
+        }
+    }
+
+    /// An undecided connection ends for this reason.
+    pub(crate) fn note_undecided_end(&mut self, reason: UndecidedEnd) {
+        if let Carrier::Undecided(_, end) = &mut self.carrier {
+            *end = Some(reason);
+        }
     }
 
     /// A message the machine made sense of.
@@ -159,32 +200,57 @@ impl Stream {
     /// Reads once into `buffers`: the number of bytes in [`Buffers::received`] (0 while TLS shakes
     /// hands), or `None` when nothing is left to read.
     pub(crate) fn receive(&mut self, buffers: &mut Buffers) -> Result<Option<usize>, StreamEnd> {
-        let into = if self.tls.is_some() {
-            &mut buffers.raw
-        } else {
-            &mut buffers.plain
+        let into = match self.carrier {
+            Carrier::Tls(_) => &mut buffers.raw,
+            Carrier::Tcp | Carrier::Undecided(..) => &mut buffers.plain,
         };
-        let Some(into) = into.get_mut(..READ_SIZE) else {
+        let Some(read) = read_once(&mut self.socket, into)? else {
             return Ok(None);
         };
-        let read = loop {
-            match self.socket.read(into) {
-                Ok(0) => return Err(StreamEnd::Closed),
-                Ok(read) => break read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(_) => return Err(StreamEnd::Reset),
-            }
-        };
-        match &mut self.tls {
-            None => Ok(Some(read)),
-            Some(tls) => decrypt(
+        match &mut self.carrier {
+            Carrier::Tcp | Carrier::Undecided(..) => Ok(Some(read)),
+            Carrier::Tls(tls) => decrypt(
                 tls,
                 buffers.raw.get(..read).unwrap_or_default(),
                 &mut buffers.plain,
             )
             .map(Some),
         }
+    }
+
+    /// Reads once on an undecided connection. `Some(Ok(None))`: it still is.
+    pub(crate) fn receive_beginning(
+        &mut self,
+        buffers: &mut Buffers,
+    ) -> Result<Option<Result<Option<Beginning>, OpeningError>>, StreamEnd> {
+        let Some(read) = read_once(&mut self.socket, &mut buffers.raw)? else {
+            return Ok(None);
+        };
+        let Carrier::Undecided(opening, _) = &mut self.carrier else {
+            return Ok(None);
+        };
+        let mut input = buffers.raw.get(..read).unwrap_or_default();
+        let opened = opening.read(&mut input);
+        let rest = read - input.len()..read;
+        Ok(Some(opened.map(|opened| {
+            opened.map(|opened| Beginning { opened, rest })
+        })))
+    }
+
+    /// Takes what was read behind the beginning, as [`receive`](Self::receive) would.
+    pub(crate) fn receive_rest(
+        &mut self,
+        beginning: &Beginning,
+        buffers: &mut Buffers,
+    ) -> Result<usize, StreamEnd> {
+        let rest = buffers.raw.get(beginning.rest.clone()).unwrap_or_default();
+        if let Carrier::Tls(tls) = &mut self.carrier {
+            return decrypt(tls, rest, &mut buffers.plain);
+        }
+        if let Some(plain) = buffers.plain.get_mut(..rest.len()) {
+            plain.copy_from_slice(rest);
+        }
+        Ok(rest.len())
     }
 
     /// Queues a message made of `parts`. False: dropped, the queue is full.
@@ -208,9 +274,11 @@ impl Stream {
 
     /// Sends what the socket takes of what waits.
     pub(crate) fn flush(&mut self) -> Result<(), StreamEnd> {
-        let outcome = match &mut self.tls {
-            None => write_plain(&mut self.socket, &self.queue, &mut self.sent),
-            Some(tls) => write_tls(&mut self.socket, tls, &self.queue, &mut self.sent),
+        let outcome = match &mut self.carrier {
+            Carrier::Tcp | Carrier::Undecided(..) => {
+                write_plain(&mut self.socket, &self.queue, &mut self.sent)
+            }
+            Carrier::Tls(tls) => write_tls(&mut self.socket, tls, &self.queue, &mut self.sent),
         };
         if self.sent == self.queue.len() {
             self.queue.clear();
@@ -228,12 +296,26 @@ impl Stream {
 
     /// Says good-bye as far as that needs no waiting, and lets go of the socket.
     pub(crate) fn close(mut self, registry: &Registry) {
-        if let Some(tls) = &mut self.tls {
+        if let Carrier::Tls(tls) = &mut self.carrier {
             tls.send_close_notify();
         }
         // The client may be gone: then there is nobody to tell.
         let _ = self.flush();
         let _ = registry.deregister(&mut self.socket);
+    }
+}
+
+/// Reads what there is, once; `None`: nothing is.
+fn read_once(socket: &mut TcpStream, into: &mut [u8]) -> Result<Option<usize>, StreamEnd> {
+    let into = into.get_mut(..READ_SIZE).unwrap_or_default();
+    loop {
+        match socket.read(into) {
+            Ok(0) => return Err(StreamEnd::Closed),
+            Ok(read) => return Ok(Some(read)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(_) => return Err(StreamEnd::Reset),
+        }
     }
 }
 

@@ -17,6 +17,29 @@ pub enum Spoken {
     Either(fn(u8) -> bool),
 }
 
+/// How connections of a listener begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Door {
+    /// What may be spoken.
+    pub spoken: Spoken,
+    /// Whether a PROXY header comes first.
+    pub is_proxied: bool,
+}
+
+impl Door {
+    /// What every connection is, if nothing needs to be read to know it.
+    #[must_use]
+    pub fn known_at_once(self) -> Option<Opened> {
+        let is_tls = match self.spoken {
+            Spoken::Plain => false,
+            Spoken::Tls => true,
+            Spoken::Either(_) => return None,
+        };
+        let header = None;
+        (!self.is_proxied).then_some(Opened { header, is_tls })
+    }
+}
+
 /// What a connection has turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
@@ -46,24 +69,18 @@ pub struct Opening {
 impl Opening {
     /// Of a connection that has sent nothing yet.
     #[must_use]
-    pub fn new(spoken: Spoken, is_proxied: bool) -> Self {
+    pub fn new(door: Door) -> Self {
         Self {
-            spoken,
-            reader: is_proxied.then(HeaderReader::default),
+            spoken: door.spoken,
+            reader: door.is_proxied.then(HeaderReader::default),
             header: None,
         }
     }
 
-    /// What it is if nothing needs to be read to know it.
+    /// What the proxy said, as soon as it has said all of it.
     #[must_use]
-    pub fn known_at_once(spoken: Spoken, is_proxied: bool) -> Option<Opened> {
-        let is_tls = match spoken {
-            Spoken::Plain => false,
-            Spoken::Tls => true,
-            Spoken::Either(_) => return None,
-        };
-        let header = None;
-        (!is_proxied).then_some(Opened { header, is_tls })
+    pub fn header(&self) -> Option<Header> {
+        self.header
     }
 
     /// Goes on with what was received, and takes the header from its start; the first byte behind it stays.
@@ -100,6 +117,10 @@ mod tests {
 
     const STUN_OR_TLS: Spoken = Spoken::Either(|first| first <= 3);
 
+    fn opening(spoken: Spoken, is_proxied: bool) -> Opening {
+        Opening::new(Door { spoken, is_proxied })
+    }
+
     fn header() -> (Vec<u8>, Header) {
         let (source, destination) = (
             "192.0.2.7:50000".parse().unwrap(),
@@ -115,7 +136,7 @@ mod tests {
     #[test]
     fn the_first_byte_decides_and_stays() {
         for (bytes, is_tls) in [([0x16, 3], true), ([0, 1], false), ([3, 0], false)] {
-            let mut opening = Opening::new(STUN_OR_TLS, false);
+            let mut opening = opening(STUN_OR_TLS, false);
             assert_eq!(opening.read(&mut &[][..]), Ok(None));
             let mut input = &bytes[..];
             let opened = opening.read(&mut input).unwrap().unwrap();
@@ -123,7 +144,7 @@ mod tests {
             assert_eq!(input, bytes);
         }
         for first in (4..=255).filter(|first| *first != 0x16) {
-            let mut opening = Opening::new(STUN_OR_TLS, false);
+            let mut opening = opening(STUN_OR_TLS, false);
             let outcome = opening.read(&mut &[first][..]);
             assert_eq!(outcome, Err(OpeningError::Unknown), "{first:#x}");
         }
@@ -134,7 +155,7 @@ mod tests {
         let (bytes, proxied) = header();
         let stream = [&bytes[..], &[0x16, 3, 1]].concat();
         for size in 1..=stream.len() {
-            let mut opening = Opening::new(STUN_OR_TLS, true);
+            let mut opening = opening(STUN_OR_TLS, true);
             let mut opened = None;
             let mut left = Vec::new();
             for chunk in stream.chunks(size) {
@@ -155,15 +176,16 @@ mod tests {
 
     #[test]
     fn one_protocol_needs_no_first_byte() {
+        let known = |spoken, is_proxied| Door { spoken, is_proxied }.known_at_once();
         for (spoken, is_tls) in [(Spoken::Plain, false), (Spoken::Tls, true)] {
-            let opened = Opening::known_at_once(spoken, false).unwrap();
+            let opened = known(spoken, false).unwrap();
             assert_eq!((opened.header, opened.is_tls), (None, is_tls));
-            assert_eq!(Opening::known_at_once(spoken, true), None);
+            assert_eq!(known(spoken, true), None);
             let (bytes, proxied) = header();
-            let opened = Opening::new(spoken, true).read(&mut &bytes[..]);
+            let opened = opening(spoken, true).read(&mut &bytes[..]);
             let header = Some(proxied);
             assert_eq!(opened, Ok(Some(Opened { header, is_tls })));
         }
-        assert_eq!(Opening::known_at_once(STUN_OR_TLS, false), None);
+        assert_eq!(known(STUN_OR_TLS, false), None);
     }
 }

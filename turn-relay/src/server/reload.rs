@@ -145,6 +145,7 @@ fn keep_started(new: Config, started: &Config) -> Config {
     };
     Config {
         listen: started.listen.clone(),
+        proxy: started.proxy.clone(),
         relay_addresses: started.relay_addresses.clone(),
         relay_ports: started.relay_ports,
         external_addresses: started.external_addresses.clone(),
@@ -161,6 +162,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
     let has_tls_changed = new.tls.is_some() != running.tls.is_some();
     let fixed = [
         ("listen", new.listen != running.listen),
+        ("proxy", new.proxy != running.proxy),
         (
             "relay-addresses",
             new.relay_addresses != running.relay_addresses,
