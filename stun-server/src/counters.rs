@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use net_io::SendReport;
+use net_io::proxy::{Header, ProxyError};
 use ops::metrics::{Family, Histogram, MetricError, Registry, Tallies};
 use stun_server_proto::{Answer, DropReason, Limit, Verdict};
 
@@ -18,6 +19,8 @@ ops::label! {
         Udp = "udp",
         /// Connections.
         Tcp = "tcp",
+        /// Connections under TLS.
+        Tls = "tls",
     }
 }
 
@@ -25,6 +28,7 @@ ops::label! {
     /// The transports that have connections.
     enum StreamTransport: "transport" {
         Tcp = "tcp",
+        Tls = "tls",
     }
 }
 
@@ -101,12 +105,39 @@ ops::label! {
         Slow = "slow",
         /// What came was no STUN.
         Malformed = "malformed",
+        /// TLS failed.
+        Tls = "tls",
+        /// No PROXY header that could be used, where one is due.
+        ProxyHeader = "proxy_header",
+        /// Neither TLS nor STUN where both are spoken.
+        Unknown = "unknown_protocol",
         /// Too many connections of this address.
         AddressLimit = "address_limit",
         /// Too many connections.
         ServerLimit = "server_limit",
         /// The server ended.
         Shutdown = "shutdown",
+    }
+}
+
+ops::label! {
+    /// What came of the PROXY header of a connection.
+    pub(crate) enum ProxyHeader: "outcome" {
+        /// It names a client.
+        Proxied = "proxied",
+        /// The proxy spoke for itself.
+        Local = "local",
+        /// The connection is not from a trusted address.
+        Untrusted = "untrusted",
+        /// Something else came.
+        Missing = "missing",
+        Version1 = "version_1",
+        Malformed = "malformed",
+        TooLong = "too_long",
+        /// Of something that is not TCP over IP.
+        Unsupported = "unsupported",
+        /// A client at an address that nobody has.
+        BadSource = "bad_source",
     }
 }
 
@@ -126,6 +157,8 @@ pub(crate) struct Counters {
     sent_bytes: Tallies<Transport>,
     unsent: Tallies<Unsent>,
     connections: Tallies<StreamTransport>,
+    undecided: Tallies<()>,
+    proxy_headers: Tallies<ProxyHeader>,
     closed: Tallies<Closed>,
     durations: Histogram,
     until_timed: u32,
@@ -178,6 +211,16 @@ impl Counters {
             "stun_connections",
             "Open connections of clients."
         );
+        let mut undecided = sharded!(
+            sharded_gauge,
+            "stun_undecided_connections",
+            "Connections that have not shown yet who they are of, or whether TLS is spoken."
+        );
+        let mut proxy_headers = sharded!(
+            sharded_counter,
+            "stun_proxy_headers_total",
+            "PROXY headers taken, and refused together with their connections."
+        );
         let mut closed = sharded!(
             sharded_counter,
             "stun_connections_closed_total",
@@ -195,6 +238,8 @@ impl Counters {
                 sent_bytes: sent_bytes.next()?,
                 unsent: unsent.next()?,
                 connections: connections.next()?,
+                undecided: undecided.next()?,
+                proxy_headers: proxy_headers.next()?,
                 closed: closed.next()?,
                 durations: durations.clone(),
                 until_timed: TIMED,
@@ -260,17 +305,30 @@ impl Counters {
     }
 
     /// Counts bytes written to a connection.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.sent_bytes.add(Transport::Tcp, bytes as u64);
+    pub(crate) fn written(&self, transport: Transport, bytes: usize) {
+        self.sent_bytes.add(transport, bytes as u64);
     }
 
-    pub(crate) fn connection_opened(&self) {
-        self.connections.inc(StreamTransport::Tcp);
+    pub(crate) fn connection_undecided(&self) {
+        self.undecided.inc(());
     }
 
-    pub(crate) fn connection_closed(&self, reason: Closed) {
-        self.connections.sub(StreamTransport::Tcp, 1);
+    pub(crate) fn connection_decided(&self, transport: Transport) {
+        self.undecided.sub((), 1);
+        self.connections.inc(stream_transport(transport));
+    }
+
+    /// Counts the end of a connection; without a transport it was undecided.
+    pub(crate) fn connection_closed(&self, transport: Option<Transport>, reason: Closed) {
+        match transport {
+            None => self.undecided.sub((), 1),
+            Some(transport) => self.connections.sub(stream_transport(transport), 1),
+        }
         self.closed.inc(reason);
+    }
+
+    pub(crate) fn proxy_header(&self, outcome: ProxyHeader) {
+        self.proxy_headers.inc(outcome);
     }
 
     /// Counts a connection that was closed as soon as it was accepted.
@@ -292,12 +350,41 @@ impl Counters {
     }
 }
 
+fn stream_transport(transport: Transport) -> StreamTransport {
+    match transport {
+        Transport::Tls => StreamTransport::Tls,
+        Transport::Udp | Transport::Tcp => StreamTransport::Tcp,
+    }
+}
+
 fn declare_durations(registry: &Registry) -> Result<Histogram, MetricError> {
     registry.histogram(
         "rallypoint_stun_response_duration_seconds",
         "Time from receiving a request to having sent its answer; one in 64 is timed.",
         &DURATIONS,
     )
+}
+
+impl From<Header> for ProxyHeader {
+    fn from(header: Header) -> Self {
+        match header {
+            Header::Proxied { .. } => Self::Proxied,
+            Header::Local => Self::Local,
+        }
+    }
+}
+
+impl From<ProxyError> for ProxyHeader {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Missing => Self::Missing,
+            ProxyError::Version1 => Self::Version1,
+            ProxyError::Malformed => Self::Malformed,
+            ProxyError::TooLong => Self::TooLong,
+            ProxyError::Unsupported => Self::Unsupported,
+            ProxyError::BadSource => Self::BadSource,
+        }
+    }
 }
 
 impl From<DropReason> for Discard {

@@ -44,18 +44,22 @@ impl Connections {
         counts.limits = limits;
     }
 
-    /// A place for a connection, of whomever, if there is one.
-    pub(crate) fn enter(&self) -> Result<Place, StreamRefusal> {
+    /// A place for a connection, of `client` if that is known yet, if there is one.
+    pub(crate) fn enter(&self, client: Option<IpAddr>) -> Result<Place, StreamRefusal> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.total >= counts.limits.connections {
             return Err(StreamRefusal::TotalLimit);
         }
         counts.total += 1;
         drop(counts);
-        Ok(Place {
+        let mut place = Place {
             connections: self.clone(),
             address: None,
-        })
+        };
+        if let Some(client) = client {
+            place.give_to(client)?;
+        }
+        Ok(place)
     }
 }
 
@@ -121,8 +125,7 @@ mod tests {
     }
 
     fn enter(connections: &Connections, client: &str) -> Result<Place, StreamRefusal> {
-        let mut place = connections.enter()?;
-        place.give_to(client.parse().unwrap()).map(|()| place)
+        connections.enter(Some(client.parse().unwrap()))
     }
 
     #[test]
@@ -154,8 +157,8 @@ mod tests {
             .map(|client| enter(&connections, client).unwrap())
             .into();
         // One that is nobody's yet counts too.
-        places.push(connections.enter().unwrap());
-        let error = connections.enter().unwrap_err();
+        places.push(connections.enter(None).unwrap());
+        let error = connections.enter(None).unwrap_err();
         assert_eq!(error, StreamRefusal::TotalLimit);
         drop(places);
         let counts = connections.0.lock().unwrap();

@@ -87,7 +87,9 @@ impl Streams {
             counters.streams.proxy_headers.inc(ProxyHeader::Untrusted);
             return;
         }
-        let place = match self.connections.enter() {
+        // Behind a proxy the client is known only when the header is there.
+        let client = (!door.is_proxied).then_some(remote.ip());
+        let place = match self.connections.enter(client) {
             Ok(place) => place,
             Err(refusal) => {
                 counters.streams.refused.inc(refusal);
@@ -139,7 +141,9 @@ impl Streams {
         if self.by_path.contains_key(&(path.local, path.remote)) {
             return Err(StreamRefusal::Duplicate);
         }
-        stream.place.give_to(path.remote.ip())?;
+        if opened.header.is_some() {
+            stream.place.give_to(path.remote.ip())?;
+        }
         let mut tls = None;
         if opened.is_tls {
             path.transport = Transport::Tls;

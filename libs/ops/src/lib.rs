@@ -6,6 +6,7 @@
 //! - [`admin`]: `/metrics`, `/healthz`, `/readyz` on a listener of their own.
 //! - [`health`]: ready and draining, told to probes, to Prometheus and to systemd.
 //! - [`shutdown`]: SIGTERM and SIGINT; a second one ends the process at once.
+//! - [`hangup`]: SIGHUP.
 //! - [`tls`]: certificates, read, checked and replaced while connections run.
 //! - [`daemon`]: the command line the three daemons share, and the abort-on-panic hook.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@
 pub mod admin;
 pub mod config;
 pub mod daemon;
+pub mod hangup;
 pub mod health;
 pub mod logging;
 pub mod metrics;

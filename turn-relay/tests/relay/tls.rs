@@ -221,7 +221,7 @@ fn expect_names(error: &str, key: &str, path: &Path) {
 }
 
 /// A relay with a TLS listener, and its certificate.
-fn tls_config(folder: &Path) -> (Config, CertificateDer<'static>) {
+pub(crate) fn tls_config(folder: &Path) -> (Config, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let files = TlsFiles {
         certificate: folder.join("certificate.pem"),
@@ -250,6 +250,15 @@ fn tls(
     certificate: &CertificateDer<'static>,
     alpn: &[u8],
 ) -> StreamOwned<ClientConnection, TcpStream> {
+    tls_over(connect(addr), certificate, alpn)
+}
+
+/// TLS on a connection that is there already.
+pub(crate) fn tls_over(
+    stream: TcpStream,
+    certificate: &CertificateDer<'static>,
+    alpn: &[u8],
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -262,6 +271,6 @@ fn tls(
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(
         ClientConnection::new(Arc::new(config), name).unwrap(),
-        connect(addr),
+        stream,
     )
 }
