@@ -6,7 +6,7 @@
 //! - [`admin`]: `/metrics`, `/healthz`, `/readyz` on a listener of their own.
 //! - [`health`]: ready and draining, told to probes, to Prometheus and to systemd.
 //! - [`shutdown`]: SIGTERM and SIGINT; a second one ends the process at once.
-//! - [`hangup`]: SIGHUP.
+//! - [`hangup`]: SIGHUP, by which operators ask for a reload.
 //! - [`tls`]: certificates, read, checked and replaced while connections run.
 //! - [`daemon`]: the command line the three daemons share, and the abort-on-panic hook.
 #![forbid(unsafe_code)]

@@ -49,6 +49,38 @@ fn clients_of_haproxy_are_seen_as_themselves() {
     }
 }
 
+#[test]
+fn the_balancer_of_the_deploy_guide_is_accepted_by_haproxy() {
+    let guide = include_str!("../../../deploy/README.md");
+    let (_, block) = guide.split_once("```\nfrontend https\n").unwrap();
+    let (text, _) = block.split_once("```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("haproxy.cfg");
+    let web = "backend web\n mode tcp\n timeout connect 5s\n timeout server 1h\n server web 127.0.0.1:8443\n";
+    fs::write(&file, format!("frontend https\n{text}{web}")).unwrap();
+    let Ok(checked) = haproxy().arg("-c").arg("-f").arg(&file).output() else {
+        return say_skipped();
+    };
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(
+        checked.status.success() && !said.contains("WARNING"),
+        "{said}"
+    );
+}
+
+fn haproxy() -> Command {
+    let mut command = Command::new("haproxy");
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin"));
+    command
+}
+
+fn say_skipped() {
+    let required = std::env::var_os("RALLYPOINT_TEST_ALL").is_some();
+    assert!(!required, "haproxy (Debian package haproxy) is missing");
+    eprintln!("SKIPPED: haproxy (Debian package haproxy) is missing");
+}
+
 /// A process that is ended with the test.
 struct Haproxy {
     process: Child,
@@ -68,20 +100,14 @@ impl Haproxy {
              backend relay\n server relay {relay} send-proxy-v2 check check-send-proxy inter 200ms\n"
         );
         fs::write(&file, text).unwrap();
-        let spawned = Command::new("haproxy")
+        let spawned = haproxy()
             .args(["-db", "-f"])
             .arg(&file)
-            .env(
-                "PATH",
-                format!("{}:/usr/sbin", std::env::var("PATH").unwrap()),
-            )
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
         let Ok(process) = spawned else {
-            let required = std::env::var_os("RALLYPOINT_TEST_ALL").is_some();
-            assert!(!required, "haproxy (Debian package haproxy) is missing");
-            eprintln!("SKIPPED: haproxy (Debian package haproxy) is missing");
+            say_skipped();
             return None;
         };
         Some(Self { process, frontend })
