@@ -309,7 +309,7 @@ fn begin(
                 return Turn::Decided(opened);
             }
             Err(OpeningError::Proxy(error)) => {
-                handler.counters.proxy_header(error.into());
+                handler.counters.connections.proxy_header(error.into());
                 return Turn::Ends(Closed::ProxyHeader);
             }
             Err(OpeningError::Unknown) => return Turn::Ends(Closed::Unknown),

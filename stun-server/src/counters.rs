@@ -3,14 +3,17 @@
 //! They add up: what was received is `requests` + `indications` + `discarded_packets` without
 //! `rate_limited`; what was answered is `requests` less those `rate_limited`.
 
+mod connections;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use net_io::SendReport;
-use net_io::proxy::{Header, ProxyError};
 use ops::metrics::{Family, Histogram, MetricError, Registry, Tallies};
 use stun_server_proto::{Answer, DropReason, Limit, Verdict};
+
+pub(crate) use connections::{Closed, ConnectionCounters, ProxyHeader};
 
 ops::label! {
     /// What a message came over.
@@ -20,14 +23,6 @@ ops::label! {
         /// Connections.
         Tcp = "tcp",
         /// Connections under TLS.
-        Tls = "tls",
-    }
-}
-
-ops::label! {
-    /// The transports that have connections.
-    enum StreamTransport: "transport" {
-        Tcp = "tcp",
         Tls = "tls",
     }
 }
@@ -92,55 +87,6 @@ ops::label! {
     }
 }
 
-ops::label! {
-    /// Why a connection ended.
-    pub(crate) enum Closed: "reason" {
-        /// The client closed it.
-        Client = "client",
-        /// No valid message came in time.
-        Silent = "silent",
-        /// Nothing came for a while.
-        Idle = "idle",
-        /// The client did not read its answers.
-        Slow = "slow",
-        /// What came was no STUN.
-        Malformed = "malformed",
-        /// TLS failed.
-        Tls = "tls",
-        /// No PROXY header that could be used, where one is due.
-        ProxyHeader = "proxy_header",
-        /// Neither TLS nor STUN where both are spoken.
-        Unknown = "unknown_protocol",
-        /// Too many connections of this address.
-        AddressLimit = "address_limit",
-        /// Too many connections.
-        ServerLimit = "server_limit",
-        /// The server ended.
-        Shutdown = "shutdown",
-    }
-}
-
-ops::label! {
-    /// What came of the PROXY header of a connection.
-    pub(crate) enum ProxyHeader: "outcome" {
-        /// It names a client.
-        Proxied = "proxied",
-        /// The proxy spoke for itself.
-        Local = "local",
-        /// The connection is not from a trusted address.
-        Untrusted = "untrusted",
-        /// Something else came.
-        Missing = "missing",
-        Version1 = "version_1",
-        Malformed = "malformed",
-        TooLong = "too_long",
-        /// Of something that is not TCP over IP.
-        Unsupported = "unsupported",
-        /// A client at an address that nobody has.
-        BadSource = "bad_source",
-    }
-}
-
 /// One reply in this many is timed.
 const TIMED: u32 = 64;
 const DURATIONS: [f64; 8] = [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3, 100e-3];
@@ -156,10 +102,8 @@ pub(crate) struct Counters {
     received_bytes: Tallies<Transport>,
     sent_bytes: Tallies<Transport>,
     unsent: Tallies<Unsent>,
-    connections: Tallies<StreamTransport>,
-    undecided: Tallies<()>,
-    proxy_headers: Tallies<ProxyHeader>,
-    closed: Tallies<Closed>,
+    /// Of connections.
+    pub(crate) connections: ConnectionCounters,
     durations: Histogram,
     until_timed: u32,
 }
@@ -206,26 +150,7 @@ impl Counters {
             "stun_unsent_packets_total",
             "Answers that the system did not take."
         );
-        let mut connections = sharded!(
-            sharded_gauge,
-            "stun_connections",
-            "Open connections of clients."
-        );
-        let mut undecided = sharded!(
-            sharded_gauge,
-            "stun_undecided_connections",
-            "Connections that have not shown yet who they are of, or whether TLS is spoken."
-        );
-        let mut proxy_headers = sharded!(
-            sharded_counter,
-            "stun_proxy_headers_total",
-            "PROXY headers taken, and refused together with their connections."
-        );
-        let mut closed = sharded!(
-            sharded_counter,
-            "stun_connections_closed_total",
-            "Connections that ended, by the reason."
-        );
+        let mut connections = ConnectionCounters::declare(registry, threads)?.into_iter();
         let durations = declare_durations(registry)?;
         let one_thread = || {
             Some(Self {
@@ -238,9 +163,6 @@ impl Counters {
                 sent_bytes: sent_bytes.next()?,
                 unsent: unsent.next()?,
                 connections: connections.next()?,
-                undecided: undecided.next()?,
-                proxy_headers: proxy_headers.next()?,
-                closed: closed.next()?,
                 durations: durations.clone(),
                 until_timed: TIMED,
             })
@@ -309,33 +231,6 @@ impl Counters {
         self.sent_bytes.add(transport, bytes as u64);
     }
 
-    pub(crate) fn connection_undecided(&self) {
-        self.undecided.inc(());
-    }
-
-    pub(crate) fn connection_decided(&self, transport: Transport) {
-        self.undecided.sub((), 1);
-        self.connections.inc(stream_transport(transport));
-    }
-
-    /// Counts the end of a connection; without a transport it was undecided.
-    pub(crate) fn connection_closed(&self, transport: Option<Transport>, reason: Closed) {
-        match transport {
-            None => self.undecided.sub((), 1),
-            Some(transport) => self.connections.sub(stream_transport(transport), 1),
-        }
-        self.closed.inc(reason);
-    }
-
-    pub(crate) fn proxy_header(&self, outcome: ProxyHeader) {
-        self.proxy_headers.inc(outcome);
-    }
-
-    /// Counts a connection that was closed as soon as it was accepted.
-    pub(crate) fn connection_refused(&self, reason: Closed) {
-        self.closed.inc(reason);
-    }
-
     /// Whether the answer just made is one of those to be timed.
     pub(crate) fn is_timed(&mut self) -> bool {
         self.until_timed -= 1;
@@ -350,41 +245,12 @@ impl Counters {
     }
 }
 
-fn stream_transport(transport: Transport) -> StreamTransport {
-    match transport {
-        Transport::Tls => StreamTransport::Tls,
-        Transport::Udp | Transport::Tcp => StreamTransport::Tcp,
-    }
-}
-
 fn declare_durations(registry: &Registry) -> Result<Histogram, MetricError> {
     registry.histogram(
         "rallypoint_stun_response_duration_seconds",
         "Time from receiving a request to having sent its answer; one in 64 is timed.",
         &DURATIONS,
     )
-}
-
-impl From<Header> for ProxyHeader {
-    fn from(header: Header) -> Self {
-        match header {
-            Header::Proxied { .. } => Self::Proxied,
-            Header::Local => Self::Local,
-        }
-    }
-}
-
-impl From<ProxyError> for ProxyHeader {
-    fn from(error: ProxyError) -> Self {
-        match error {
-            ProxyError::Missing => Self::Missing,
-            ProxyError::Version1 => Self::Version1,
-            ProxyError::Malformed => Self::Malformed,
-            ProxyError::TooLong => Self::TooLong,
-            ProxyError::Unsupported => Self::Unsupported,
-            ProxyError::BadSource => Self::BadSource,
-        }
-    }
 }
 
 impl From<DropReason> for Discard {

@@ -227,22 +227,28 @@ impl Streams {
     fn open(&mut self, stream: TcpStream, source: SocketAddr, door: Door, now: Instant) {
         let is_trusted = self.proxies.iter().any(|proxy| proxy.contains(source.ip()));
         if door.is_proxied && !is_trusted {
-            self.handler.counters.proxy_header(ProxyHeader::Untrusted);
             self.handler
                 .counters
-                .connection_refused(Closed::ProxyHeader);
+                .connections
+                .proxy_header(ProxyHeader::Untrusted);
+            self.handler
+                .counters
+                .connections
+                .refused(Closed::ProxyHeader);
             return;
         }
         if !door.is_proxied && !self.has_room_for(source.ip()) {
             self.handler
                 .counters
-                .connection_refused(Closed::AddressLimit);
+                .connections
+                .refused(Closed::AddressLimit);
             return;
         }
         if self.connections.len() >= self.limits.connections {
             self.handler
                 .counters
-                .connection_refused(Closed::ServerLimit);
+                .connections
+                .refused(Closed::ServerLimit);
             return;
         }
         let vacant = self.connections.vacant_entry();
@@ -253,7 +259,7 @@ impl Streams {
         match Connection::open(stream, source, opening, deadline, registry, token) {
             Ok(connection) => {
                 vacant.insert(connection);
-                self.handler.counters.connection_undecided();
+                self.handler.counters.connections.accepted();
                 if !door.is_proxied {
                     self.count(key);
                 }
@@ -265,7 +271,7 @@ impl Streams {
             }
             Err(error) => {
                 tracing::debug!(%error, "connection gone before it was served");
-                self.handler.counters.connection_refused(Closed::Client);
+                self.handler.counters.connections.refused(Closed::Client);
             }
         }
     }
@@ -292,10 +298,13 @@ impl Streams {
         let connection = self.connections.get_mut(key).ok_or(Closed::Client)?;
         let outcome = connection.decide(tls);
         if let Some(transport) = connection.transport() {
-            self.handler.counters.connection_decided(transport);
+            self.handler.counters.connections.decided(transport);
         }
         if let Some(header) = opened.header {
-            self.handler.counters.proxy_header(header.into());
+            self.handler
+                .counters
+                .connections
+                .proxy_header(header.into());
         }
         outcome
     }
@@ -344,11 +353,15 @@ impl Streams {
             }
         }
         if let Some(header) = connection.undecided_header() {
-            self.handler.counters.proxy_header(header.into());
+            self.handler
+                .counters
+                .connections
+                .proxy_header(header.into());
         }
         self.handler
             .counters
-            .connection_closed(connection.transport(), reason);
+            .connections
+            .closed(connection.transport(), reason);
     }
 }
 

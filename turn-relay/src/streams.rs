@@ -294,7 +294,7 @@ impl Streams {
                 self.deadlines.remove(&(deadline, key));
             }
             if let Some((opening, reason)) = stream.undecided() {
-                count_undecided_end(opening, reason.unwrap_or(end.into()), counters);
+                count_undecided_end(opening, reason.unwrap_or_else(|| end.into()), counters);
                 // The machine has never heard of it.
                 stream.close(registry);
                 continue;

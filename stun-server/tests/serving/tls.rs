@@ -164,10 +164,8 @@ fn a_changed_certificate_is_served_and_running_connections_are_kept() {
 
 #[test]
 fn tls_without_a_certificate_does_not_start() {
-    let mut config = Config::default();
-    config.listen = Config::from_toml("listen = ['tcp://127.0.0.1:0']")
-        .unwrap()
-        .listen;
+    let text = "listen = ['tcp://127.0.0.1:0']";
+    let mut config = Config::from_toml(text).unwrap();
     config.listen[0].scheme = Scheme::Tls;
     let error = Server::bind(config, &ops::metrics::Registry::new()).unwrap_err();
     assert!(

@@ -100,9 +100,10 @@ fn the_client_is_whom_the_header_names() {
         let mut stream = connect(relay.addr(scheme, V4));
         let header = header_for(source, addr("198.51.100.1:443"));
         stream.write_all(&header).unwrap();
-        let mut client = match scheme {
-            Scheme::Tls => Client::stream(tls_over(stream, &certificate, b"stun.turn")),
-            _ => Client::stream(stream),
+        let mut client = if scheme == Scheme::Tls {
+            Client::stream(tls_over(stream, &certificate, b"stun.turn"))
+        } else {
+            Client::stream(stream)
         };
         assert_eq!(client.binding().mapped(), source, "{scheme:?}");
         client.allocate();
