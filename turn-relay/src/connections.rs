@@ -124,37 +124,37 @@ mod tests {
         })
     }
 
-    fn enter(connections: &Connections, client: &str) -> Result<Place, StreamRefusal> {
-        connections.enter(Some(client.parse().unwrap()))
+    fn of(client: &str) -> IpAddr {
+        client.parse().unwrap()
     }
 
     #[test]
     fn an_address_gets_its_share_and_no_more() {
         let connections = connections(10, 2);
         let (a, b) = ("192.0.2.1", "192.0.2.2");
-        let first = enter(&connections, a).unwrap();
-        let _second = enter(&connections, a).unwrap();
-        let refused = enter(&connections, a).unwrap_err();
+        let first = connections.enter(Some(of(a))).unwrap();
+        let _second = connections.enter(Some(of(a))).unwrap();
+        let refused = connections.enter(Some(of(a))).unwrap_err();
         assert_eq!(refused, StreamRefusal::AddressLimit);
-        let _other = enter(&connections, b).unwrap();
+        let _other = connections.enter(Some(of(b))).unwrap();
         drop(first);
-        let _third = enter(&connections, a).unwrap();
+        let _third = connections.enter(Some(of(a))).unwrap();
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_host_are_one() {
         let connections = connections(10, 1);
-        let _first = enter(&connections, "2001:db8::1").unwrap();
-        let neighbour = enter(&connections, "2001:db8::ffff:1");
+        let _first = connections.enter(Some(of("2001:db8::1"))).unwrap();
+        let neighbour = connections.enter(Some(of("2001:db8::ffff:1")));
         assert_eq!(neighbour.unwrap_err(), StreamRefusal::AddressLimit);
-        let _other = enter(&connections, "2001:db8:0:1::1").unwrap();
+        let _other = connections.enter(Some(of("2001:db8:0:1::1"))).unwrap();
     }
 
     #[test]
     fn the_total_is_bounded_and_forgets_who_left() {
         let connections = connections(3, 3);
         let mut places: Vec<Place> = ["192.0.2.1", "192.0.2.2"]
-            .map(|client| enter(&connections, client).unwrap())
+            .map(|client| connections.enter(Some(of(client))).unwrap())
             .into();
         // One that is nobody's yet counts too.
         places.push(connections.enter(None).unwrap());

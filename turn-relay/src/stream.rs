@@ -19,9 +19,9 @@ use crate::frame::{Deframer, LONGEST_FRAME, LONGEST_OF_STRANGERS};
 const DATA_QUEUE: usize = 64 * 1024;
 
 /// A client that lets so much wait, answers included, does not read at all: it is cut off.
-const WHOLE_QUEUE: usize = 128 * 1024;
+const WHOLE_QUEUE: usize = 112 * 1024;
 
-/// What rustls may hold in ciphertext beside that queue.
+/// What rustls may hold in ciphertext beside that queue: 128 KiB together.
 const TLS_QUEUE: usize = 16 * 1024;
 
 /// Bytes taken from a socket at once.
@@ -266,10 +266,21 @@ impl Stream {
             self.queue.drain(..self.sent);
             self.sent = 0;
         }
+        self.make_room(more);
         for part in parts {
             self.queue.extend_from_slice(part);
         }
         Ok(true)
+    }
+
+    /// Grows the queue twofold as a vector does, but never past its bound.
+    fn make_room(&mut self, more: usize) {
+        let wanted = self.queue.len() + more;
+        if wanted > self.queue.capacity() {
+            let doubled = self.queue.capacity().saturating_mul(2);
+            let room = doubled.min(WHOLE_QUEUE).max(wanted);
+            self.queue.reserve_exact(room - self.queue.len());
+        }
     }
 
     /// Sends what the socket takes of what waits.
@@ -376,6 +387,68 @@ fn retry(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use net_io::opening::{Door, Spoken};
+    use turn_relay_proto::Transport;
+
+    use super::*;
+    use crate::connections::Connections;
+    use crate::frame::MOST_KEPT_OF_STRANGERS;
+
+    /// A connection to a listener that nobody reads from.
+    fn deaf() -> (Stream, std::net::TcpListener) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let socket = std::net::TcpStream::connect(addr).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let path = Path {
+            transport: Transport::Tcp,
+            local: socket.local_addr().unwrap(),
+            remote: addr,
+        };
+        let door = Door {
+            spoken: Spoken::Plain,
+            is_proxied: false,
+        };
+        let place = Connections::new(StreamLimits::default()).enter(None);
+        let mut stream = Stream::new(
+            TcpStream::from_std(socket),
+            Opening::new(door),
+            path,
+            place.unwrap(),
+            net_io::clock::mono(),
+        );
+        stream.decide(path, None);
+        (stream, listener)
+    }
+
+    /// Goal D2 of the project, without TLS: what rustls needs for its handshake comes on top.
+    #[test]
+    fn a_connection_holds_at_most_8_kib_before_its_first_valid_message() {
+        assert!(size_of::<Stream>() + MOST_KEPT_OF_STRANGERS <= 8 * 1024);
+    }
+
+    /// Goal D4.
+    #[test]
+    fn at_most_128_kib_are_held_for_a_deaf_reader() {
+        for size in [20, 333, 4000, 60_000] {
+            let (mut stream, _listener) = deaf();
+            // What the system takes is bounded by the system: here nothing is flushed.
+            let message = vec![0; size];
+            while stream.push(&[&message], Kind::Data).unwrap() {}
+            assert!(stream.queue.len() <= DATA_QUEUE);
+            let end = loop {
+                if let Err(end) = stream.push(&[&message], Kind::Reply) {
+                    break end;
+                }
+            };
+            assert_eq!(end, StreamEnd::Deaf);
+            assert!(stream.queue.capacity() + TLS_QUEUE <= 128 * 1024, "{size}");
         }
     }
 }
