@@ -23,6 +23,10 @@ const KERNEL_BUFFER: usize = 16 * 1024;
 /// What rustls may hold in ciphertext.
 const TLS_QUEUE: usize = 16 * 1024;
 
+/// What a client may send until its TLS handshake is finished; a ClientHello is 2 KiB at most. rustls alone
+/// would keep 64 KiB of one that never ends.
+const HANDSHAKE: usize = 16 * 1024;
+
 /// What one message needs.
 #[derive(Debug)]
 pub(crate) struct Handler {
@@ -38,7 +42,14 @@ pub(crate) struct Handler {
 enum Carrier {
     Undecided(Opening),
     Tcp,
-    Tls(Box<ServerConnection>),
+    Tls(Box<Tls>),
+}
+
+#[derive(Debug)]
+struct Tls {
+    connection: ServerConnection,
+    /// Bytes of its handshake that have come.
+    handshake: usize,
 }
 
 /// One client.
@@ -140,11 +151,15 @@ impl Connection {
 
     /// It is known what is spoken; what was read behind the beginning is taken as that.
     pub(crate) fn decide(&mut self, tls: Option<ServerConnection>) -> Result<(), Closed> {
-        let Some(mut tls) = tls else {
+        let Some(mut connection) = tls else {
             self.carrier = Carrier::Tcp;
             return Ok(());
         };
-        tls.set_buffer_limit(Some(TLS_QUEUE));
+        connection.set_buffer_limit(Some(TLS_QUEUE));
+        let mut tls = Tls {
+            connection,
+            handshake: 0,
+        };
         let raw = std::mem::take(&mut self.input);
         let outcome = decrypt(&mut tls, &raw, &mut self.input);
         // Even if it failed: the client is told why.
@@ -189,7 +204,7 @@ impl Connection {
         let outcome = loop {
             let rest = self.output.get(taken..).unwrap_or_default();
             let written = match &mut self.carrier {
-                Carrier::Tls(tls) => write_tls(&mut self.stream, tls, rest),
+                Carrier::Tls(tls) => write_tls(&mut self.stream, &mut tls.connection, rest),
                 Carrier::Tcp if rest.is_empty() => Ok(0),
                 Carrier::Tcp => self.stream.write(rest),
                 Carrier::Undecided(_) => Ok(0),
@@ -264,7 +279,7 @@ impl Connection {
 
     pub(crate) fn overdue_reason(&self) -> Closed {
         let is_unread = match &self.carrier {
-            Carrier::Tls(tls) => tls.wants_write() || !self.output.is_empty(),
+            Carrier::Tls(tls) => tls.connection.wants_write() || !self.output.is_empty(),
             Carrier::Tcp | Carrier::Undecided(_) => !self.output.is_empty(),
         };
         match (self.is_known, is_unread) {
@@ -277,9 +292,9 @@ impl Connection {
     /// Says good-bye as far as that needs no waiting.
     pub(crate) fn say_goodbye(&mut self) {
         if let Carrier::Tls(tls) = &mut self.carrier {
-            tls.send_close_notify();
+            tls.connection.send_close_notify();
             // The client may be gone: then there is nobody to tell.
-            let _ = write_tls(&mut self.stream, tls, &[]);
+            let _ = write_tls(&mut self.stream, &mut tls.connection, &[]);
         }
     }
 }
@@ -318,16 +333,27 @@ fn begin(
 }
 
 /// Feeds ciphertext to rustls and adds what it decrypts to `into`. True: the client will send no more.
-fn decrypt(tls: &mut ServerConnection, mut raw: &[u8], into: &mut Vec<u8>) -> io::Result<bool> {
+fn decrypt(tls: &mut Tls, mut raw: &[u8], into: &mut Vec<u8>) -> io::Result<bool> {
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let Tls {
+        connection,
+        handshake,
+    } = tls;
     let mut is_finished = false;
     while !raw.is_empty() && !is_finished {
-        tls.read_tls(&mut raw)?;
-        let state = tls.process_new_packets().map_err(invalid)?;
+        let taken = connection.read_tls(&mut raw)?;
+        let state = connection.process_new_packets().map_err(invalid)?;
+        if connection.is_handshaking() {
+            *handshake += taken;
+            if *handshake > HANDSHAKE {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
         is_finished = state.peer_has_closed();
         let start = into.len();
         into.resize(start + state.plaintext_bytes_to_read(), 0);
-        tls.reader()
+        connection
+            .reader()
             .read_exact(into.get_mut(start..).unwrap_or_default())?;
     }
     Ok(is_finished)

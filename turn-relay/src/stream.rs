@@ -24,6 +24,10 @@ const WHOLE_QUEUE: usize = 112 * 1024;
 /// What rustls may hold in ciphertext beside that queue: 128 KiB together.
 const TLS_QUEUE: usize = 16 * 1024;
 
+/// What a client may send until its TLS handshake is finished; a ClientHello is 2 KiB at most. rustls alone
+/// would keep 64 KiB of one that never ends.
+const HANDSHAKE: usize = 16 * 1024;
+
 /// Bytes taken from a socket at once.
 const READ_SIZE: usize = 32 * 1024;
 
@@ -66,7 +70,13 @@ enum Carrier {
     /// That does not show yet; why it ends so, if it is known.
     Undecided(Opening, Option<UndecidedEnd>),
     Tcp,
-    Tls(Box<ServerConnection>),
+    Tls(Box<Tls>),
+}
+
+struct Tls {
+    connection: ServerConnection,
+    /// Bytes of its handshake that have come.
+    handshake: usize,
 }
 
 /// What the first bytes of a connection made it, and which of those read are behind them.
@@ -141,9 +151,12 @@ impl Stream {
     /// It is known whose it is and what is spoken.
     pub(crate) fn decide(&mut self, path: Path, tls: Option<ServerConnection>) {
         self.path = path;
-        self.carrier = tls.map_or(Carrier::Tcp, |mut tls| {
-            tls.set_buffer_limit(Some(TLS_QUEUE));
-            Carrier::Tls(Box::new(tls))
+        self.carrier = tls.map_or(Carrier::Tcp, |mut connection| {
+            connection.set_buffer_limit(Some(TLS_QUEUE));
+            Carrier::Tls(Box::new(Tls {
+                connection,
+                handshake: 0,
+            }))
         });
     }
 
@@ -289,7 +302,12 @@ impl Stream {
             Carrier::Tcp | Carrier::Undecided(..) => {
                 write_plain(&mut self.socket, &self.queue, &mut self.sent)
             }
-            Carrier::Tls(tls) => write_tls(&mut self.socket, tls, &self.queue, &mut self.sent),
+            Carrier::Tls(tls) => write_tls(
+                &mut self.socket,
+                &mut tls.connection,
+                &self.queue,
+                &mut self.sent,
+            ),
         };
         if self.sent == self.queue.len() {
             self.queue.clear();
@@ -308,7 +326,7 @@ impl Stream {
     /// Says good-bye as far as that needs no waiting, and lets go of the socket.
     pub(crate) fn close(mut self, registry: &Registry) {
         if let Carrier::Tls(tls) = &mut self.carrier {
-            tls.send_close_notify();
+            tls.connection.send_close_notify();
         }
         // The client may be gone: then there is nobody to tell.
         let _ = self.flush();
@@ -331,19 +349,30 @@ fn read_once(socket: &mut TcpStream, into: &mut [u8]) -> Result<Option<usize>, S
 }
 
 /// Feeds ciphertext to rustls and collects what it decrypts at the start of `plain`.
-fn decrypt(
-    tls: &mut ServerConnection,
-    mut raw: &[u8],
-    plain: &mut [u8],
-) -> Result<usize, StreamEnd> {
+fn decrypt(tls: &mut Tls, mut raw: &[u8], plain: &mut [u8]) -> Result<usize, StreamEnd> {
     let mut len = 0;
     while !raw.is_empty() {
         // Fails only when decrypted bytes were left unread, which the loop below does not do.
-        tls.read_tls(&mut raw).map_err(|_| StreamEnd::Tls)?;
-        let state = tls.process_new_packets().map_err(|_| StreamEnd::Tls)?;
+        let Tls {
+            connection,
+            handshake,
+        } = tls;
+        let taken = connection.read_tls(&mut raw).map_err(|_| StreamEnd::Tls)?;
+        let state = connection
+            .process_new_packets()
+            .map_err(|_| StreamEnd::Tls)?;
+        if connection.is_handshaking() {
+            *handshake += taken;
+            if *handshake > HANDSHAKE {
+                return Err(StreamEnd::Tls);
+            }
+        }
         let decrypted = state.plaintext_bytes_to_read();
         let into = plain.get_mut(len..len + decrypted).ok_or(StreamEnd::Tls)?;
-        tls.reader().read_exact(into).map_err(|_| StreamEnd::Tls)?;
+        connection
+            .reader()
+            .read_exact(into)
+            .map_err(|_| StreamEnd::Tls)?;
         len += decrypted;
         if state.peer_has_closed() && len == 0 {
             return Err(StreamEnd::Closed);

@@ -64,6 +64,22 @@ fn another_protocol_under_tls_is_refused() {
 }
 
 #[test]
+fn a_handshake_that_never_ends_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path());
+    let fixture = Fixture::start(&config(folder.path(), LISTEN, ""));
+    let mut stream = connect(fixture.address(Scheme::Tls));
+    // A ClientHello of 65,535 bytes, 18 KiB of which come.
+    let mut hello = vec![0x16, 3, 1, 0, 6, 1, 0, 0xFF, 0xFF, 3, 3];
+    for _ in 0..18 {
+        hello.extend([0x16, 3, 1, 4, 0]);
+        hello.extend([7; 1024]);
+    }
+    stream.write_all(&hello).unwrap();
+    fixture.wait_for(&closed("tls"), 1.0);
+}
+
+#[test]
 fn tls_and_plain_stun_share_a_port_and_nothing_else_does() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = certificate(folder.path());
