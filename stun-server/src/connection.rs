@@ -23,6 +23,8 @@ const KERNEL_BUFFER: usize = 16 * 1024;
 /// What rustls may hold in ciphertext.
 const TLS_QUEUE: usize = 16 * 1024;
 
+/// Memory of a buffer that has emptied is kept up to this.
+const BUFFER_KEPT: usize = 4 * 1024;
 /// What a client may send until its TLS handshake is finished; a ClientHello is 2 KiB at most. rustls alone
 /// would keep 64 KiB of one that never ends.
 const HANDSHAKE: usize = 16 * 1024;
@@ -221,7 +223,7 @@ impl Connection {
         if let Some(transport) = self.transport().filter(|_| taken > 0) {
             counters.written(transport, taken);
         }
-        self.output.drain(..taken);
+        take_from(&mut self.output, taken);
         outcome
     }
 
@@ -273,7 +275,7 @@ impl Connection {
             self.is_known = true;
             self.deadline = now + handler.idle;
         };
-        self.input.drain(..taken);
+        take_from(&mut self.input, taken);
         outcome
     }
 
@@ -296,6 +298,14 @@ impl Connection {
             // The client may be gone: then there is nobody to tell.
             let _ = write_tls(&mut self.stream, &mut tls.connection, &[]);
         }
+    }
+}
+
+/// Takes bytes from the start of a buffer, and gives its memory back when none are left.
+fn take_from(buffer: &mut Vec<u8>, taken: usize) {
+    buffer.drain(..taken);
+    if buffer.is_empty() && buffer.capacity() > BUFFER_KEPT {
+        *buffer = Vec::new();
     }
 }
 
