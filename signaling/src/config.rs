@@ -7,13 +7,16 @@ mod tests;
 use credentials::Secret;
 use ops::config::{IpPrefix, ListenUrl, Problems, Scheme};
 use ops::logging::LogConfig;
+use ops::tls::TlsFiles;
 use signaling_lobby::{PassphraseFormat, Prefix, Rate};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// The commented example of `deploy/config/`, whose values are the defaults.
 pub const DEFAULT_CONFIG: &str = include_str!("../../deploy/config/rallypoint-signal.toml");
+
+/// What is spoken under TLS.
+pub(crate) const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 /// What a signaling server is told.
 #[derive(Clone, Debug)]
@@ -43,15 +46,6 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// What is logged and how.
     pub log: LogConfig,
-}
-
-/// A certificate and its key, PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The chain, leaf first.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
 }
 
 /// How passphrases are formed and hashed.

@@ -18,9 +18,8 @@ mod outbox;
 mod page;
 mod server;
 mod status;
-mod tls;
 mod turn_credentials;
 
-pub use config::{Config, DEFAULT_CONFIG, Doors, Limits, PassphraseConfig, Relay, Stun, TlsFiles};
+pub use config::{Config, DEFAULT_CONFIG, Doors, Limits, PassphraseConfig, Relay, Stun};
+pub use ops::tls::{TlsError, TlsFiles};
 pub use server::{BindError, Server};
-pub use tls::TlsError;

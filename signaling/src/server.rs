@@ -1,17 +1,17 @@
 //! The server: listeners, and the connections they accept until they upgrade.
 
-use crate::config::Config;
+use crate::config::{ALPN, Config};
 use crate::counters::{Counters, RefusedWhy};
 use crate::http::{self, Caller, Gate};
 use crate::hub::Hub;
 use crate::status::Status;
-use crate::tls::{Certificate, TlsError};
 use crate::turn_credentials::IceServers;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
+use ops::tls::{self, Certificates, TlsError, Watch};
 use signaling_lobby::{Lobbies, PassphraseKey};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::convert::Infallible;
@@ -60,6 +60,9 @@ pub enum BindError {
     /// A certificate that cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The system has no thread that could watch the certificate.
+    #[error("starting: {0}")]
+    Watch(io::Error),
     /// Metrics that are declared already.
     #[error(transparent)]
     Metrics(#[from] MetricError),
@@ -77,6 +80,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     /// Ends when the last connection is gone.
     gone: mpsc::Receiver<()>,
+    _watch: Option<Watch>,
 }
 
 impl Server {
@@ -89,8 +93,15 @@ impl Server {
         reason = "it spawns: it must be called on a runtime"
     )]
     pub async fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
-        let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
-        let listeners = listen(&config, certificate.as_ref())?;
+        let files = config.tls.clone();
+        let certificates = files.as_ref().map(|files| Certificates::load(files, ALPN));
+        let certificates = certificates.transpose()?;
+        let listeners = listen(&config, certificates.as_ref())?;
+        let reloads = tls::declare(registry)?;
+        let watch = certificates.zip(files).map(|(certificates, files)| {
+            Watch::start(certificates, files, reloads).map_err(BindError::Watch)
+        });
+        let watch = watch.transpose()?;
         let gate = open(config, registry)?;
         let (stop, stopped) = watch::channel(false);
         let (alive, gone) = mpsc::channel(1);
@@ -112,15 +123,13 @@ impl Server {
             local_addrs.push((scheme, address));
             tasks.push(tokio::spawn(accepting.clone().accept(listener, tls)));
         }
-        if let Some(certificate) = certificate {
-            tasks.push(tokio::spawn(accepting.watch(certificate)));
-        }
         Ok(Self {
             local_addrs,
             gate,
             stop,
             tasks,
             gone,
+            _watch: watch,
         })
     }
 
@@ -159,19 +168,19 @@ struct Listening {
     scheme: Scheme,
     address: SocketAddr,
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificates>,
 }
 
 /// Binds every listener before the first is served, so that a fault leaves nothing half open.
 fn listen(
     config: &Config,
-    certificate: Option<&Arc<Certificate>>,
+    certificates: Option<&Certificates>,
 ) -> Result<Vec<Listening>, BindError> {
     let mut listeners = Vec::new();
     for url in &config.listen {
-        let tls = match (url.scheme, certificate) {
+        let tls = match (url.scheme, certificates) {
             (Scheme::Https, None) => return Err(BindError::NoCertificate { url: *url }),
-            (Scheme::Https, Some(certificate)) => Some(certificate.acceptor()?),
+            (Scheme::Https, Some(certificates)) => Some(certificates.clone()),
             (_, _) => None,
         };
         let bind_error = |source| BindError::Listen { url: *url, source };
@@ -249,14 +258,7 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn watch(mut self, certificate: Arc<Certificate>) {
-        tokio::select! {
-            () = certificate.watch() => {}
-            _ = self.stopped.wait_for(|stopped| *stopped) => {}
-        }
-    }
-
-    async fn accept(mut self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    async fn accept(mut self, listener: TcpListener, tls: Option<Certificates>) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -287,7 +289,8 @@ impl Accepting {
             };
             let gate = Arc::clone(&self.gate);
             let stopped = self.stopped.clone();
-            match tls.clone() {
+            // Each connection shakes hands with the newest certificate.
+            match tls.as_ref().map(|tls| TlsAcceptor::from(tls.current())) {
                 None => tokio::spawn(serve(gate, caller, stream, permit, stopped)),
                 Some(tls) => tokio::spawn(shake_hands(gate, caller, stream, tls, permit, stopped)),
             };

@@ -85,6 +85,30 @@ async fn a_missing_or_wrong_certificate_is_a_start_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn a_changed_certificate_is_served_and_a_broken_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = certificate(folder.path());
+    let running = Running::of(&config(folder.path())).await;
+    let reloads = |of| format!("rallypoint_tls_certificate_reloads_total{{outcome=\"{of}\"}}");
+    // Renamed into place: one change, and one look at it.
+    let (half, cert) = (folder.path().join("half"), folder.path().join("cert.pem"));
+    std::fs::write(&half, "half a file").unwrap();
+    std::fs::rename(&half, &cert).unwrap();
+    running.metric_becomes(&reloads("refused"), 1.0).await;
+    shake_hands(&running, &old).await;
+    let new = certificate(folder.path());
+    running.metric_becomes(&reloads("served"), 1.0).await;
+    shake_hands(&running, &new).await;
+    running.server.shutdown().await;
+}
+
+async fn shake_hands(running: &Running, made: &rcgen::CertifiedKey<rcgen::KeyPair>) {
+    let stream = TcpStream::connect(running.addr).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    connector(made).connect(name, stream).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_busy_address_is_a_start_error_that_names_it() {
     let running = Running::start().await;
     let error = bind(&format!("listen = [\"http://{}\"]", running.addr)).await;
@@ -110,9 +134,20 @@ fn config(folder: &Path) -> String {
 fn certificate(folder: &Path) -> rcgen::CertifiedKey<rcgen::KeyPair> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let key = folder.join("key.pem");
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    keep_secret(&key);
     made
 }
+
+#[cfg(unix)]
+fn keep_secret(key: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[cfg(not(unix))]
+fn keep_secret(_: &Path) {}
 
 fn connector(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> TlsConnector {
     let mut roots = RootCertStore::empty();

@@ -6,13 +6,19 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use ops::config::{self, AddrOrOff, FromRaw, IpPrefix, ListenUrl, Problems, Scheme, Section, Size};
+use ops::config::{
+    self, AddrOrOff, FromRaw, IpPrefix, ListenUrl, Problems, ProxyListeners, Scheme, Section, Size,
+};
 use ops::logging::LogConfig;
+use ops::tls::{self, TlsFiles};
 
 use crate::alternate;
 
 /// The commented default configuration.
 pub const DEFAULT: &str = include_str!("../../deploy/config/rallypoint-stun.toml");
+
+/// The protocol name of RFC 7443 for what a STUN server does.
+pub(crate) const ALPN: &[&[u8]] = &[b"stun.nat-discovery"];
 
 /// Listeners of one server: a series each in the metrics, so there is a bound.
 const MOST_LISTENERS: usize = 32;
@@ -22,8 +28,12 @@ const MOST_THREADS: usize = 256;
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `listen`: where requests are answered; `udp` and `tcp`.
+    /// `listen`: where requests are answered; `udp`, `tcp`, `tls` and `tcp+tls`.
     pub listen: Vec<ListenUrl>,
+    /// `[tls]`: certificate and key of the `tls` and `tcp+tls` listeners.
+    pub tls: Option<TlsFiles>,
+    /// `[proxy]`: which listeners stand behind a proxy that says who the client is.
+    pub proxy: ProxyListeners,
     /// `alternate`: a second address and port, which turn RFC 5780 on.
     pub alternate: Option<SocketAddr>,
     /// `threads`: UDP shards; 0 for one per core.
@@ -85,6 +95,8 @@ impl Default for Config {
                 listen(Scheme::Tcp, v4),
                 listen(Scheme::Tcp, v6),
             ],
+            tls: None,
+            proxy: ProxyListeners::default(),
             alternate: None,
             threads: 0,
             receive_buffer: Size(1 << 20),
@@ -126,7 +138,7 @@ impl Config {
 impl FromRaw for Config {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
         let default = Self::default();
-        let schemes = [Scheme::Udp, Scheme::Tcp];
+        let schemes = [Scheme::Udp, Scheme::Tcp, Scheme::Tls, Scheme::TcpTls];
         let urls = section.listen_urls("listen", &schemes);
         // Nothing can be said about how `alternate` fits to listeners that are all at fault.
         let are_known = urls.is_some() || !section.has("listen");
@@ -137,6 +149,21 @@ impl FromRaw for Config {
         if listen.len() > MOST_LISTENERS {
             section.problem("listen", &format!("more than {MOST_LISTENERS} listeners"));
         }
+        let tls = section.optional_section::<TlsFiles>("tls");
+        if let Some(Err(error)) = tls.as_ref().map(|files| tls::load(files, ALPN)) {
+            section.problem("tls", &error.to_string());
+        }
+        let needs_tls = listen.iter().any(|url| url.scheme.needs_certificate());
+        if needs_tls && !section.has("tls") {
+            section.problem(
+                "tls",
+                "missing: a tls:// or tcp+tls:// listener needs certificate and key",
+            );
+        }
+        let proxy = section.section::<ProxyListeners>("proxy")?;
+        if let Some(fault) = proxy.fault(&listen).filter(|_| are_known) {
+            section.problem("proxy", &fault);
+        }
         let alternate = section.optional("alternate");
         if let Some(alternate) = alternate.filter(|_| are_known) {
             for (key, reason) in alternate::faults(&listen, alternate) {
@@ -145,6 +172,8 @@ impl FromRaw for Config {
         }
         Some(Self {
             listen,
+            tls,
+            proxy,
             alternate,
             threads: section.ranged("threads", default.threads, 0..=MOST_THREADS),
             receive_buffer: section.checked("receive-buffer", default.receive_buffer, |size| {
@@ -370,8 +399,37 @@ mod tests {
     }
 
     #[test]
+    fn tls_and_proxies_are_read_and_their_faults_named() {
+        let fault = |text: &str| Config::from_toml(text).unwrap_err().to_string();
+        let said = fault("listen = ['tls://0.0.0.0:5349']");
+        assert!(
+            said.contains("tls: missing: a tls:// or tcp+tls://"),
+            "{said}"
+        );
+        let said = fault("[tls]\ncertificate = '/nowhere/c.pem'\nkey = '/nowhere/k.pem'");
+        assert!(
+            said.contains("tls") && said.contains("/nowhere/c.pem"),
+            "{said}"
+        );
+        let said = fault("[proxy]\nlisteners = ['tcp://0.0.0.0:1']\ntrusted = ['10.0.0.1']");
+        assert!(
+            said.contains("`tcp://0.0.0.0:1` is not in `listen`"),
+            "{said}"
+        );
+        let listen = "listen = ['tcp://0.0.0.0:1']\n[proxy]\n";
+        let said = fault(&format!("{listen}listeners = ['tcp://0.0.0.0:1']"));
+        assert!(said.contains("proxy: trusted: missing"), "{said}");
+        let said = fault(&format!("{listen}trusted = ['10.0.0.1']"));
+        assert!(said.contains("proxy: listeners: missing"), "{said}");
+        let text = "listeners = ['tcp://0.0.0.0:1']\ntrusted = ['10.0.0.0/8']";
+        let config = Config::from_toml(&format!("{listen}{text}")).unwrap();
+        assert!(config.proxy.covers(&config.listen[0]));
+        assert!(config.proxy.trusts("10.1.2.3".parse().unwrap()));
+    }
+
+    #[test]
     fn every_fault_is_named_at_once() {
-        let text = "listen = ['tls://0.0.0.0:5349', 'udp://localhost:3478']\nthreads = 1000\n\
+        let text = "listen = ['http://0.0.0.0:5349', 'udp://localhost:3478']\nthreads = 1000\n\
                     receive-buffer = '1B'\n[limits]\nburst = 0\nredirects-per-second = 0\nexempt = ['10.9.0.1/16']\nanswers = 1\n\
                     answers-per-second-total = 50\n[admin]\nlisten = '9478'\n[log]\nformat = 'xml'\n\
                     level = 'loud'\n";

@@ -3,6 +3,8 @@
 //! They add up: what was received is `requests` + `indications` + `discarded_packets` without
 //! `rate_limited`; what was answered is `requests` less those `rate_limited`.
 
+mod connections;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +13,8 @@ use net_io::SendReport;
 use ops::metrics::{Family, Histogram, MetricError, Registry, Tallies};
 use stun_server_proto::{Answer, DropReason, Limit, Verdict};
 
+pub(crate) use connections::{Closed, ConnectionCounters, ProxyHeader};
+
 ops::label! {
     /// What a message came over.
     pub(crate) enum Transport: "transport" {
@@ -18,13 +22,8 @@ ops::label! {
         Udp = "udp",
         /// Connections.
         Tcp = "tcp",
-    }
-}
-
-ops::label! {
-    /// The transports that have connections.
-    enum StreamTransport: "transport" {
-        Tcp = "tcp",
+        /// Connections under TLS.
+        Tls = "tls",
     }
 }
 
@@ -88,28 +87,6 @@ ops::label! {
     }
 }
 
-ops::label! {
-    /// Why a connection ended.
-    pub(crate) enum Closed: "reason" {
-        /// The client closed it.
-        Client = "client",
-        /// No valid message came in time.
-        Silent = "silent",
-        /// Nothing came for a while.
-        Idle = "idle",
-        /// The client did not read its answers.
-        Slow = "slow",
-        /// What came was no STUN.
-        Malformed = "malformed",
-        /// Too many connections of this address.
-        AddressLimit = "address_limit",
-        /// Too many connections.
-        ServerLimit = "server_limit",
-        /// The server ended.
-        Shutdown = "shutdown",
-    }
-}
-
 /// One reply in this many is timed.
 const TIMED: u32 = 64;
 const DURATIONS: [f64; 8] = [10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 1e-3, 10e-3, 100e-3];
@@ -125,8 +102,8 @@ pub(crate) struct Counters {
     received_bytes: Tallies<Transport>,
     sent_bytes: Tallies<Transport>,
     unsent: Tallies<Unsent>,
-    connections: Tallies<StreamTransport>,
-    closed: Tallies<Closed>,
+    /// Of connections.
+    pub(crate) connections: ConnectionCounters,
     durations: Histogram,
     until_timed: u32,
 }
@@ -173,16 +150,7 @@ impl Counters {
             "stun_unsent_packets_total",
             "Answers that the system did not take."
         );
-        let mut connections = sharded!(
-            sharded_gauge,
-            "stun_connections",
-            "Open connections of clients."
-        );
-        let mut closed = sharded!(
-            sharded_counter,
-            "stun_connections_closed_total",
-            "Connections that ended, by the reason."
-        );
+        let mut connections = ConnectionCounters::declare(registry, threads)?.into_iter();
         let durations = declare_durations(registry)?;
         let one_thread = || {
             Some(Self {
@@ -195,7 +163,6 @@ impl Counters {
                 sent_bytes: sent_bytes.next()?,
                 unsent: unsent.next()?,
                 connections: connections.next()?,
-                closed: closed.next()?,
                 durations: durations.clone(),
                 until_timed: TIMED,
             })
@@ -260,22 +227,8 @@ impl Counters {
     }
 
     /// Counts bytes written to a connection.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.sent_bytes.add(Transport::Tcp, bytes as u64);
-    }
-
-    pub(crate) fn connection_opened(&self) {
-        self.connections.inc(StreamTransport::Tcp);
-    }
-
-    pub(crate) fn connection_closed(&self, reason: Closed) {
-        self.connections.sub(StreamTransport::Tcp, 1);
-        self.closed.inc(reason);
-    }
-
-    /// Counts a connection that was closed as soon as it was accepted.
-    pub(crate) fn connection_refused(&self, reason: Closed) {
-        self.closed.inc(reason);
+    pub(crate) fn written(&self, transport: Transport, bytes: usize) {
+        self.sent_bytes.add(transport, bytes as u64);
     }
 
     /// Whether the answer just made is one of those to be timed.

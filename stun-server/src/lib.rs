@@ -1,7 +1,8 @@
 //! The standalone STUN server: players ask it which address the rest of the world sees them at.
 //!
 //! A shell around [`stun_server_proto`]: it moves bytes, reads the clock and counts verdicts.
-//! Follow one datagram through `shard.rs`, one connection through `stream.rs`; both ask the machine and
+//! Follow one datagram through `shard.rs`, one connection through `stream.rs` and
+//! `connection.rs`; both ask the machine and
 //! count its verdict in `counters.rs`. The four endpoints of RFC 5780 are bound in `alternate.rs`; it and
 //! RFC 3489 are answered over UDP only, where there is something to find out.
 //!
@@ -21,6 +22,7 @@
 
 mod alternate;
 pub mod config;
+mod connection;
 mod counters;
 mod server;
 mod shard;

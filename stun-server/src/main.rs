@@ -1,11 +1,13 @@
 //! The `rallypoint-stun` daemon.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use ops::admin::Admin;
 use ops::daemon::{self, Program, Start};
+use ops::hangup::Hangup;
 use ops::metrics::{self, BuildInfo, Registry};
 use ops::{Health, logging, shutdown};
 use stun_server::{Config, Server};
@@ -54,6 +56,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let registry = Registry::new();
     metrics::register_process(&registry, BUILD)?;
     let health = Health::new(&registry)?;
+    let mut hangup = Hangup::new()?;
     let admin_address = config.admin;
     let server = Server::bind(config, &registry)?;
     for (scheme, address) in server.local_addrs() {
@@ -68,7 +71,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     health.set_ready(true);
 
-    shutdown::signal().await;
+    let mut signal = pin!(shutdown::signal());
+    loop {
+        tokio::select! {
+            () = &mut signal => break,
+            () = hangup.next() => {
+                if !server.reload_certificate() {
+                    tracing::warn!("without TLS there is nothing to reload");
+                }
+            }
+        }
+    }
 
     health.set_draining(true);
     server.shutdown();

@@ -8,16 +8,18 @@ use std::thread::JoinHandle;
 
 use mio::net::TcpListener;
 use mio::{Poll, Token, Waker};
+use net_io::opening::{Door, Spoken};
 use net_io::{BindOptions, UdpSocket, clock, tcp};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
+use ops::tls::{self, Certificates, Reloads, TlsError, TlsFiles, Watch};
 use stun_server_proto::{Endpoints, LimitConfig, Prefix, Responder, SourceLimits};
 
 use crate::alternate;
-use crate::config::{Config, Limits};
+use crate::config::{ALPN, Config, Limits};
 use crate::counters::{Counters, QueueDrops};
 use crate::shard::{Listener, Shard};
-use crate::stream::Streams;
+use crate::stream::{Parts, Streams};
 
 /// The token of a thread's waker; no listener or connection has it.
 pub(crate) const WAKE: Token = Token(usize::MAX);
@@ -43,6 +45,9 @@ pub enum BindError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A certificate that cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Its metrics could not be declared.
     #[error(transparent)]
     Metrics(#[from] MetricError),
@@ -56,6 +61,44 @@ pub enum BindError {
 pub struct Server {
     local_addrs: Vec<(Scheme, SocketAddr)>,
     workers: Vec<Worker>,
+    served: Option<Served>,
+}
+
+/// The certificate in use, where it comes from, and what counts its changes.
+#[derive(Debug)]
+struct Served {
+    certificates: Certificates,
+    files: TlsFiles,
+    reloads: Reloads,
+    _watch: Watch,
+}
+
+impl Served {
+    /// Counted from the start, with or without TLS.
+    fn load(config: &Config, registry: &Registry) -> Result<Option<Self>, BindError> {
+        let reloads = tls::declare(registry)?;
+        let Some(files) = config.tls.clone() else {
+            return match config
+                .listen
+                .iter()
+                .find(|url| url.scheme.needs_certificate())
+            {
+                Some(url) => Err(BindError::Config {
+                    key: "tls",
+                    reason: format!("missing; {url} needs certificate and key"),
+                }),
+                None => Ok(None),
+            };
+        };
+        let certificates = Certificates::load(&files, ALPN)?;
+        let watch = Watch::start(certificates.clone(), files.clone(), reloads.clone())?;
+        Ok(Some(Self {
+            certificates,
+            files,
+            reloads,
+            _watch: watch,
+        }))
+    }
 }
 
 impl Server {
@@ -65,6 +108,13 @@ impl Server {
     /// A listener cannot be bound (which one is said), or the system has no more threads.
     pub fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
         let shards = shard_count(config.threads);
+        if let Some(reason) = config.proxy.fault(&config.listen) {
+            return Err(BindError::Config {
+                key: "proxy",
+                reason,
+            });
+        }
+        let served = Served::load(&config, registry)?;
         let mut sockets = Sockets::bind(&config, shards)?;
         let local_addrs = sockets.local_addrs.clone();
         let mut counters = Counters::declare(registry, shards + 1)?.into_iter();
@@ -87,6 +137,7 @@ impl Server {
         let mut server = Self {
             local_addrs,
             workers: Vec::new(),
+            served,
         };
         for (index, (listeners, counters)) in
             sockets.udp.into_iter().zip(counters.by_ref()).enumerate()
@@ -98,7 +149,16 @@ impl Server {
         }
         let (worker, poll) = Worker::prepare()?;
         if let Some(counters) = counters.next() {
-            let streams = Streams::new(poll, sockets.tcp, responder(), counters, config.limits)?;
+            let certificates = server.served.as_ref().map(|it| it.certificates.clone());
+            let streams = Streams::new(Parts {
+                poll,
+                sockets: sockets.tcp,
+                responder: responder(),
+                counters,
+                limits: config.limits,
+                certificates,
+                proxies: config.proxy.trusted,
+            })?;
             let stop = Arc::clone(&worker.stop);
             server.start(worker, "tcp".to_owned(), move || streams.run(&stop))?;
         }
@@ -110,6 +170,15 @@ impl Server {
     #[must_use]
     pub fn local_addrs(&self) -> Vec<(Scheme, SocketAddr)> {
         self.local_addrs.clone()
+    }
+
+    /// Reads the certificate's files again, if TLS is served, and serves what is in them; if that is at
+    /// fault, the old one stays. They are watched: this is for who cannot wait. False: there is no TLS.
+    pub fn reload_certificate(&self) -> bool {
+        if let Some(served) = &self.served {
+            served.certificates.reload(&served.files, &served.reloads);
+        }
+        self.served.is_some()
     }
 
     /// Ends every thread and waits for them.
@@ -199,7 +268,7 @@ fn source_limits(limits: &Limits) -> io::Result<SourceLimits> {
 struct Sockets {
     local_addrs: Vec<(Scheme, SocketAddr)>,
     udp: Vec<Vec<Listener>>,
-    tcp: Vec<TcpListener>,
+    tcp: Vec<(TcpListener, Door)>,
     queue_drops: Vec<QueueDrops>,
     /// Those of RFC 5780, if it is on.
     endpoints: Option<Endpoints>,
@@ -230,10 +299,11 @@ impl Sockets {
                     first
                 }
                 (Scheme::Udp, _) => sockets.add_udp(url.address, config).map_err(failed)?,
-                (Scheme::Tcp, _) => sockets.add_tcp(url.address).map_err(failed)?,
-                (Scheme::Tls | Scheme::Http | Scheme::Https, _) => {
-                    let what = "rallypoint-stun listens on udp and tcp";
-                    return Err(failed(io::Error::new(io::ErrorKind::Unsupported, what)));
+                (scheme, _) => {
+                    let is_proxied = config.proxy.covers(url);
+                    let spoken = spoken_on(scheme).map_err(failed)?;
+                    let door = Door { spoken, is_proxied };
+                    sockets.add_tcp(url.address, door).map_err(failed)?
                 }
             };
             sockets.local_addrs.push((url.scheme, address));
@@ -278,11 +348,25 @@ impl Sockets {
         self.queue_drops.push(drops);
     }
 
-    fn add_tcp(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+    fn add_tcp(&mut self, address: SocketAddr, door: Door) -> io::Result<SocketAddr> {
         let listener = tcp::listen(address, false)?;
         let local = listener.local_addr()?;
-        self.tcp.push(listener);
+        self.tcp.push((listener, door));
         Ok(local)
+    }
+}
+
+/// What is spoken on connections of a scheme.
+fn spoken_on(scheme: Scheme) -> io::Result<Spoken> {
+    match scheme {
+        Scheme::Tcp => Ok(Spoken::Plain),
+        Scheme::Tls => Ok(Spoken::Tls),
+        // RFC 7983 section 7: STUN begins with 0 to 3.
+        Scheme::TcpTls => Ok(Spoken::Either(|first| first <= 3)),
+        Scheme::Udp | Scheme::Http | Scheme::Https => {
+            let what = "rallypoint-stun listens on udp, tcp, tls and tcp+tls";
+            Err(io::Error::new(io::ErrorKind::Unsupported, what))
+        }
     }
 }
 

@@ -1,39 +1,39 @@
-//! STUN over TCP (RFC 8489 section 6.2.2): one thread, every connection bounded in bytes and in time.
+//! STUN over TCP and TLS: one thread, every connection bounded in bytes and in time.
 //!
 //! ```text
-//! accept ── within the limits? ── read ── whole frames → machine → output ── write
-//!    └ no: closed, counted           └ nothing in time, no STUN, answers not read: closed, counted
+//! accept ── within the limits? ── (PROXY header, TLS or not) ── read ── whole frames → machine → output ── write
+//!    └ no: closed, counted             └ nothing in time, no STUN, answers not read: closed, counted
 //! ```
 //!
 //! A connection whose answers are not read is not read either, until its time is over.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Interest, Poll, Token};
 use net_io::clock;
+use net_io::opening::{Door, Opened, Opening};
+use ops::config::IpPrefix;
+use ops::tls::Certificates;
+use rustls::ServerConnection;
 use slab::Slab;
-use stun_server_proto::{DropReason, Responder, Verdict};
-use stun_wire::stream::frame_length;
+use stun_server_proto::Responder;
 
 use crate::config::Limits;
-use crate::counters::{Closed, Counters, Transport};
+use crate::connection::{Connection, Handler, Turn};
+use crate::counters::{Closed, Counters, ProxyHeader};
 use crate::server::WAKE;
-use crate::shard::MAX_MESSAGE;
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long accepting rests after it failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections accepted, and reads of one connection, before the others have their turn.
+/// Connections accepted before the others have their turn.
 const ACCEPTS: usize = 64;
-const READS: usize = 8;
-/// What the kernel keeps for a connection in each direction; a client needs a few messages' worth.
-const KERNEL_BUFFER: usize = 16 * 1024;
 
 /// The thread of all connections.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub(crate) struct Streams {
     ready: VecDeque<usize>,
     handler: Handler,
     limits: Limits,
+    certificates: Option<Certificates>,
+    proxies: Vec<IpPrefix>,
     next_sweep: Instant,
     accepts_again_at: Option<Instant>,
 }
@@ -54,33 +56,40 @@ pub(crate) struct Streams {
 #[derive(Debug)]
 struct Listener {
     socket: TcpListener,
+    door: Door,
     is_ready: bool,
 }
 
-/// What one message needs.
-#[derive(Debug)]
-struct Handler {
-    responder: Responder,
-    counters: Counters,
-    reply: Vec<u8>,
-    /// How long a connection may be silent, or leave its answers unread.
-    idle: Duration,
+/// What the thread is made of.
+pub(crate) struct Parts {
+    pub(crate) poll: Poll,
+    pub(crate) sockets: Vec<(TcpListener, Door)>,
+    pub(crate) responder: Responder,
+    pub(crate) counters: Counters,
+    pub(crate) limits: Limits,
+    pub(crate) certificates: Option<Certificates>,
+    /// Whose PROXY headers are believed.
+    pub(crate) proxies: Vec<IpPrefix>,
 }
 
 impl Streams {
-    pub(crate) fn new(
-        poll: Poll,
-        sockets: Vec<TcpListener>,
-        responder: Responder,
-        counters: Counters,
-        limits: Limits,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let Parts {
+            poll,
+            sockets,
+            responder,
+            counters,
+            limits,
+            certificates,
+            proxies,
+        } = parts;
         let mut listeners = Vec::new();
-        for (index, mut socket) in sockets.into_iter().enumerate() {
+        for (index, (mut socket, door)) in sockets.into_iter().enumerate() {
             poll.registry()
                 .register(&mut socket, Token(index), Interest::READABLE)?;
             listeners.push(Listener {
                 socket,
+                door,
                 is_ready: false,
             });
         }
@@ -97,6 +106,8 @@ impl Streams {
                 idle: limits.idle,
             },
             limits,
+            certificates,
+            proxies,
             next_sweep: clock::mono(),
             accepts_again_at: None,
         })
@@ -124,9 +135,9 @@ impl Streams {
             self.accept(now);
             self.sweep(now);
         }
-        for (_, connection) in &self.connections {
-            tracing::debug!(source = %connection.source, "closed by shutdown");
-            self.handler.counters.connection_closed(Closed::Shutdown);
+        let open: Vec<_> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in open {
+            self.close(key, Closed::Shutdown);
         }
     }
 
@@ -151,12 +162,7 @@ impl Streams {
             listener.is_ready = true;
             return;
         }
-        let key = token - self.listeners.len();
-        if let Some(connection) = self.connections.get_mut(key)
-            && !std::mem::replace(&mut connection.is_queued, true)
-        {
-            self.ready.push_back(key);
-        }
+        self.queue(token - self.listeners.len());
     }
 
     fn serve_next(&mut self, now: Instant) {
@@ -170,11 +176,20 @@ impl Streams {
         connection.is_queued = false;
         match connection.serve(now, &mut self.handler) {
             Turn::Waits => {}
-            Turn::HasMore => {
-                connection.is_queued = true;
-                self.ready.push_back(key);
-            }
+            Turn::HasMore => self.queue(key),
+            Turn::Decided(opened) => match self.decide(key, opened) {
+                Ok(()) => self.queue(key),
+                Err(reason) => self.close(key, reason),
+            },
             Turn::Ends(reason) => self.close(key, reason),
+        }
+    }
+
+    fn queue(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !std::mem::replace(&mut connection.is_queued, true)
+        {
+            self.ready.push_back(key);
         }
     }
 
@@ -189,7 +204,10 @@ impl Streams {
                     break;
                 };
                 match listener.socket.accept() {
-                    Ok((stream, source)) => self.open(stream, source, now),
+                    Ok((stream, source)) => {
+                        let door = listener.door;
+                        self.open(stream, source, door, now);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         listener.is_ready = false;
                         break;
@@ -206,39 +224,102 @@ impl Streams {
         }
     }
 
-    fn open(&mut self, stream: TcpStream, source: SocketAddr, now: Instant) {
-        let counted = source_of(source.ip());
-        let of_this_source = self.sources.get(&counted).copied().unwrap_or(0);
-        let is_exempt = self
-            .limits
-            .exempt
-            .iter()
-            .any(|prefix| prefix.contains(source.ip()));
-        if of_this_source >= self.limits.connections_per_address && !is_exempt {
+    fn open(&mut self, stream: TcpStream, source: SocketAddr, door: Door, now: Instant) {
+        let is_trusted = self.proxies.iter().any(|proxy| proxy.contains(source.ip()));
+        if door.is_proxied && !is_trusted {
             self.handler
                 .counters
-                .connection_refused(Closed::AddressLimit);
+                .connections
+                .proxy_header(ProxyHeader::Untrusted);
+            self.handler
+                .counters
+                .connections
+                .refused(Closed::ProxyHeader);
+            return;
+        }
+        if !door.is_proxied && !self.has_room_for(source.ip()) {
+            self.handler
+                .counters
+                .connections
+                .refused(Closed::AddressLimit);
             return;
         }
         if self.connections.len() >= self.limits.connections {
             self.handler
                 .counters
-                .connection_refused(Closed::ServerLimit);
+                .connections
+                .refused(Closed::ServerLimit);
             return;
         }
         let vacant = self.connections.vacant_entry();
-        let token = Token(vacant.key() + self.listeners.len());
+        let key = vacant.key();
+        let token = Token(key + self.listeners.len());
         let deadline = now + self.limits.first_message;
-        match Connection::open(stream, source, deadline, self.poll.registry(), token) {
+        let (opening, registry) = (Opening::new(door), self.poll.registry());
+        match Connection::open(stream, source, opening, deadline, registry, token) {
             Ok(connection) => {
                 vacant.insert(connection);
-                *self.sources.entry(counted).or_insert(0) += 1;
-                self.handler.counters.connection_opened();
+                self.handler.counters.connections.accepted();
+                if !door.is_proxied {
+                    self.count(key);
+                }
+                if let Some(opened) = door.known_at_once()
+                    && let Err(reason) = self.decide(key, opened)
+                {
+                    self.close(key, reason);
+                }
             }
             Err(error) => {
                 tracing::debug!(%error, "connection gone before it was served");
-                self.handler.counters.connection_refused(Closed::Client);
+                self.handler.counters.connections.refused(Closed::Client);
             }
+        }
+    }
+
+    /// It shows whose a connection is and what is spoken on it.
+    fn decide(&mut self, key: usize, opened: Opened) -> Result<(), Closed> {
+        let connection = self.connections.get_mut(key).ok_or(Closed::Client)?;
+        connection.name(opened.header);
+        let source = connection.source().ip();
+        if opened.header.is_some() {
+            if !self.has_room_for(source) {
+                return Err(Closed::AddressLimit);
+            }
+            self.count(key);
+        }
+        let tls = match (&self.certificates, opened.is_tls) {
+            (_, false) => None,
+            (Some(certificates), true) => {
+                let tls = ServerConnection::new(certificates.current());
+                Some(tls.map_err(|_| Closed::Tls)?)
+            }
+            (None, true) => return Err(Closed::Tls),
+        };
+        let connection = self.connections.get_mut(key).ok_or(Closed::Client)?;
+        let outcome = connection.decide(tls);
+        if let Some(transport) = connection.transport() {
+            self.handler.counters.connections.decided(transport);
+        }
+        if let Some(header) = opened.header {
+            self.handler
+                .counters
+                .connections
+                .proxy_header(header.into());
+        }
+        outcome
+    }
+
+    fn has_room_for(&self, source: IpAddr) -> bool {
+        let has = self.sources.get(&source_of(source)).copied().unwrap_or(0);
+        let mut exempt = self.limits.exempt.iter();
+        has < self.limits.connections_per_address || exempt.any(|prefix| prefix.contains(source))
+    }
+
+    fn count(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            let source = source_of(connection.source().ip());
+            connection.counted_as = Some(source);
+            *self.sources.entry(source).or_insert(0) += 1;
         }
     }
 
@@ -261,15 +342,26 @@ impl Streams {
     }
 
     fn close(&mut self, key: usize, reason: Closed) {
-        let connection = self.connections.remove(key);
-        let source = source_of(connection.source.ip());
-        if let Some(count) = self.sources.get_mut(&source) {
+        let mut connection = self.connections.remove(key);
+        connection.say_goodbye();
+        if let Some(source) = connection.counted_as
+            && let Some(count) = self.sources.get_mut(&source)
+        {
             *count -= 1;
             if *count == 0 {
                 self.sources.remove(&source);
             }
         }
-        self.handler.counters.connection_closed(reason);
+        if let Some(header) = connection.undecided_header() {
+            self.handler
+                .counters
+                .connections
+                .proxy_header(header.into());
+        }
+        self.handler
+            .counters
+            .connections
+            .closed(connection.transport(), reason);
     }
 }
 
@@ -278,187 +370,5 @@ fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-    }
-}
-
-/// One client.
-#[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
-    source: SocketAddr,
-    local: SocketAddr,
-    /// Received and not yet a whole message.
-    input: Vec<u8>,
-    /// Answers that the client has not taken: those to one read at most, 12 KiB.
-    output: Vec<u8>,
-    deadline: Instant,
-    /// A valid message has come.
-    is_known: bool,
-    /// The client will send no more.
-    is_finished: bool,
-    is_queued: bool,
-}
-
-/// How a connection's turn ended.
-enum Turn {
-    /// Until the poll tells of it again.
-    Waits,
-    /// There may be more to read.
-    HasMore,
-    /// It is to be closed.
-    Ends(Closed),
-}
-
-impl Connection {
-    fn open(
-        mut stream: TcpStream,
-        source: SocketAddr,
-        deadline: Instant,
-        registry: &Registry,
-        token: Token,
-    ) -> io::Result<Self> {
-        let local = stream.local_addr()?;
-        stream.set_nodelay(true)?;
-        let kernel = socket2::SockRef::from(&stream);
-        kernel.set_send_buffer_size(KERNEL_BUFFER)?;
-        kernel.set_recv_buffer_size(KERNEL_BUFFER)?;
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self {
-            stream,
-            source,
-            local,
-            input: Vec::new(),
-            output: Vec::new(),
-            deadline,
-            is_known: false,
-            is_finished: false,
-            is_queued: false,
-        })
-    }
-
-    fn serve(&mut self, now: Instant, handler: &mut Handler) -> Turn {
-        for _ in 0..READS {
-            match self.write_output(&handler.counters) {
-                Ok(true) => {}
-                Ok(false) => return Turn::Waits,
-                Err(_) => return Turn::Ends(Closed::Client),
-            }
-            if self.is_finished {
-                return Turn::Ends(Closed::Client);
-            }
-            match self.read_input() {
-                Ok(0) => self.is_finished = true,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Waits,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Turn::Ends(Closed::Client),
-            }
-            if self.answer_messages(now, handler).is_err() {
-                return Turn::Ends(Closed::Malformed);
-            }
-        }
-        Turn::HasMore
-    }
-
-    /// True once nothing is left to write.
-    fn write_output(&mut self, counters: &Counters) -> io::Result<bool> {
-        while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    counters.written(written);
-                    self.output.drain(..written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    fn read_input(&mut self) -> io::Result<usize> {
-        let mut chunk = [0; MAX_MESSAGE];
-        let count = self.stream.read(&mut chunk)?;
-        self.input
-            .extend_from_slice(chunk.get(..count).unwrap_or_default());
-        Ok(count)
-    }
-
-    /// Takes every whole message from the input; what cannot be read on as STUN is an error.
-    ///
-    /// The input never holds more than a message that is not whole and one read: two messages' length.
-    fn answer_messages(&mut self, now: Instant, handler: &mut Handler) -> Result<(), ()> {
-        let mut taken = 0;
-        let outcome = loop {
-            let rest = self.input.get(taken..).unwrap_or_default();
-            let length = match frame_length(rest) {
-                Ok(Some(length)) if length <= MAX_MESSAGE => length,
-                Ok(None) => break Ok(()),
-                Ok(Some(_)) => {
-                    handler.counters.too_long(1);
-                    break Err(());
-                }
-                // Handed to the machine as it is, so that it is counted under its reason.
-                Err(_) => rest.len(),
-            };
-            let Some(message) = rest.get(..length) else {
-                break Ok(());
-            };
-            let verdict = handler.judge(now, self.source, self.local, message);
-            taken += length;
-            match verdict {
-                Verdict::Reply { .. } => self.output.extend_from_slice(&handler.reply),
-                Verdict::Absorbed => {}
-                Verdict::Dropped(reason) if ends_the_stream(reason) => break Err(()),
-                Verdict::Dropped(_) => {}
-            }
-            self.is_known = true;
-            self.deadline = now + handler.idle;
-        };
-        self.input.drain(..taken);
-        outcome
-    }
-
-    fn overdue_reason(&self) -> Closed {
-        if !self.output.is_empty() {
-            Closed::Slow
-        } else if self.is_known {
-            Closed::Idle
-        } else {
-            Closed::Silent
-        }
-    }
-}
-
-impl Handler {
-    fn judge(
-        &mut self,
-        now: Instant,
-        source: SocketAddr,
-        local: SocketAddr,
-        message: &[u8],
-    ) -> Verdict {
-        let verdict = self
-            .responder
-            .handle(now, source, local, message, &mut self.reply);
-        self.counters
-            .judged(Transport::Tcp, source, message.len(), verdict);
-        verdict
-    }
-}
-
-/// Whether what was dropped shows that the stream is out of step. What was a message, though an
-/// unwelcome one, does not.
-fn ends_the_stream(reason: DropReason) -> bool {
-    match reason {
-        DropReason::TooShort
-        | DropReason::NotStun
-        | DropReason::BadLength
-        | DropReason::Malformed
-        | DropReason::BadFingerprint
-        | DropReason::BadIntegrity
-        | DropReason::BadSource => true,
-        DropReason::NotRequest | DropReason::Unsupported | DropReason::RateLimited(_) => false,
     }
 }

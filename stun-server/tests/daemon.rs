@@ -103,6 +103,39 @@ fn it_gets_ready_tells_systemd_serves_and_ends_when_asked() {
     assert_eq!(daemon.process.wait().unwrap().code(), Some(0));
 }
 
+#[cfg(unix)]
+#[test]
+fn sighup_reads_the_certificate_again_and_ends_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let tls = format!(
+        "[tls]\ncertificate = '{}'\nkey = '{}'\n",
+        certificate.display(),
+        key.display()
+    );
+    let daemon = Daemon::start_with(&folder, &tls);
+    let served =
+        |times| format!("rallypoint_tls_certificate_reloads_total{{outcome=\"served\"}} {times}\n");
+    assert!(daemon.get("/metrics").contains(&served(0)));
+    // The files have not changed, so it is the signal alone that has them read.
+    let hangup = format!("kill -HUP {}", daemon.process.id());
+    let sent = Command::new("sh").args(["-c", &hangup]).status().unwrap();
+    assert!(sent.success());
+    let mut waited = Duration::ZERO;
+    while !daemon.get("/metrics").contains(&served(1)) {
+        assert!(waited < PATIENCE, "{}", daemon.get("/metrics"));
+        std::thread::sleep(Duration::from_millis(20));
+        waited += Duration::from_millis(20);
+    }
+    assert!(daemon.get("/readyz").starts_with("HTTP/1.1 200"));
+}
+
 #[test]
 fn a_port_in_use_ends_the_start_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,11 +175,17 @@ struct Daemon {
 impl Daemon {
     /// Starts it on ports of the system's choice, which its log tells.
     fn start(folder: &TempDir) -> Self {
-        let text = "listen = ['udp://127.0.0.1:0']\n[admin]\nlisten = '127.0.0.1:0'\n\
-                    [log]\nformat = 'json'\n";
+        Self::start_with(folder, "")
+    }
+
+    fn start_with(folder: &TempDir, more: &str) -> Self {
+        let text = format!(
+            "listen = ['udp://127.0.0.1:0']\n[admin]\nlisten = '127.0.0.1:0'\n\
+             [log]\nformat = 'json'\n{more}"
+        );
         let mut process = program()
             .arg("--config")
-            .arg(write(folder, text))
+            .arg(write(folder, &text))
             .env("NOTIFY_SOCKET", folder.path().join("notify"))
             .stderr(Stdio::piped())
             .spawn()

@@ -7,11 +7,11 @@ mod file;
 mod machine;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use ops::config::{IpPrefix, ListenUrl, PortRange, Problems, Scheme, Secret};
+use ops::config::{IpPrefix, ListenUrl, PortRange, Problems, ProxyListeners, Scheme, Secret};
 use ops::logging::LogConfig;
+use ops::tls::TlsFiles;
 use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};
 
 pub(crate) use machine::{Shared, relay_config, split_ports};
@@ -24,8 +24,10 @@ pub const EXAMPLE: &str = include_str!("../../deploy/config/rallypoint-turn.toml
 pub struct Config {
     /// Named in challenges and part of every password's key; at most 12 bytes.
     pub realm: Realm,
-    /// Where clients connect: `udp`, `tcp` and `tls`. Port 0 lets the system choose.
+    /// Where clients connect: `udp`, `tcp`, `tls` and `tcp+tls`. Port 0 lets the system choose.
     pub listen: Vec<ListenUrl>,
+    /// Which listeners stand behind a proxy that says who the client is.
+    pub proxy: ProxyListeners,
     /// Addresses of this host that relay sockets are bound to.
     pub relay_addresses: Vec<IpAddr>,
     /// Ports of relay sockets, divided among the shards.
@@ -34,7 +36,7 @@ pub struct Config {
     pub external_addresses: Vec<(IpAddr, IpAddr)>,
     /// Shards; 0: one for each core.
     pub threads: usize,
-    /// Certificate and key of the `tls` listeners.
+    /// Certificate and key of the `tls` and `tcp+tls` listeners.
     pub tls: Option<TlsFiles>,
     /// Secrets that sign time-limited credentials.
     pub secrets: Vec<NamedSecret>,
@@ -65,6 +67,7 @@ impl Default for Config {
         Self {
             realm: Realm::new("rallypoint").expect("it is ten plain letters"),
             listen: default_listeners(),
+            proxy: ProxyListeners::default(),
             relay_addresses: Vec::new(),
             relay_ports: PortRange {
                 first: 49152,
@@ -124,17 +127,11 @@ impl Config {
     }
 }
 
+/// The protocol names of RFC 7443: TURN, and STUN usages that a TURN server serves too.
+pub(crate) const ALPN: &[&[u8]] = &[b"stun.turn", b"stun.nat-discovery"];
+
 /// More cores than one relay is given; each worker has a metric of its own.
 pub(crate) const MAX_THREADS: usize = 32;
-
-/// Certificate chain and private key, PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The chain, the server's own certificate first.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
 
 /// A secret shared with whoever mints credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,8 @@ struct Counts {
 #[derive(Debug)]
 pub(crate) struct Place {
     connections: Connections,
-    address: IpAddr,
+    /// `None` until it is known who the client is: behind a proxy that takes its header.
+    address: Option<IpAddr>,
 }
 
 impl Connections {
@@ -43,25 +44,43 @@ impl Connections {
         counts.limits = limits;
     }
 
-    /// A place for a connection from `client`, if there is one.
-    pub(crate) fn enter(&self, client: IpAddr) -> Result<Place, StreamRefusal> {
-        let address = source(client);
+    /// A place for a connection, of `client` if that is known yet, if there is one.
+    pub(crate) fn enter(&self, client: Option<IpAddr>) -> Result<Place, StreamRefusal> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.total >= counts.limits.connections {
             return Err(StreamRefusal::TotalLimit);
         }
-        let limit = counts.limits.connections_per_address;
-        let of_address = counts.by_address.entry(address).or_insert(0);
-        if *of_address >= limit {
-            return Err(StreamRefusal::AddressLimit);
-        }
-        *of_address += 1;
         counts.total += 1;
         drop(counts);
-        Ok(Place {
+        let mut place = Place {
             connections: self.clone(),
-            address,
-        })
+            address: None,
+        };
+        if let Some(client) = client {
+            place.give_to(client)?;
+        }
+        Ok(place)
+    }
+}
+
+impl Place {
+    /// It is `client` who has the place, unless its address has its share already.
+    pub(crate) fn give_to(&mut self, client: IpAddr) -> Result<(), StreamRefusal> {
+        let address = source(client);
+        let mut counts = self
+            .connections
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let limit = counts.limits.connections_per_address;
+        let has = counts.by_address.get(&address).copied().unwrap_or(0);
+        if has >= limit {
+            return Err(StreamRefusal::AddressLimit);
+        }
+        counts.by_address.insert(address, has + 1);
+        drop(counts);
+        self.address = Some(address);
+        Ok(())
     }
 }
 
@@ -73,10 +92,13 @@ impl Drop for Place {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         counts.total = counts.total.saturating_sub(1);
-        if let Some(of_address) = counts.by_address.get_mut(&self.address) {
+        let Some(address) = &self.address else {
+            return;
+        };
+        if let Some(of_address) = counts.by_address.get_mut(address) {
             *of_address = of_address.saturating_sub(1);
             if *of_address == 0 {
-                counts.by_address.remove(&self.address);
+                counts.by_address.remove(address);
             }
         }
     }
@@ -102,39 +124,41 @@ mod tests {
         })
     }
 
+    fn of(client: &str) -> IpAddr {
+        client.parse().unwrap()
+    }
+
     #[test]
     fn an_address_gets_its_share_and_no_more() {
         let connections = connections(10, 2);
-        let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let first = connections.enter(a).unwrap();
-        let _second = connections.enter(a).unwrap();
-        assert_eq!(
-            connections.enter(a).unwrap_err(),
-            StreamRefusal::AddressLimit
-        );
-        let _other = connections.enter(b).unwrap();
+        let (a, b) = ("192.0.2.1", "192.0.2.2");
+        let first = connections.enter(Some(of(a))).unwrap();
+        let _second = connections.enter(Some(of(a))).unwrap();
+        let refused = connections.enter(Some(of(a))).unwrap_err();
+        assert_eq!(refused, StreamRefusal::AddressLimit);
+        let _other = connections.enter(Some(of(b))).unwrap();
         drop(first);
-        let _third = connections.enter(a).unwrap();
+        let _third = connections.enter(Some(of(a))).unwrap();
     }
 
     #[test]
     fn the_addresses_of_one_ipv6_host_are_one() {
         let connections = connections(10, 1);
-        let _first = connections.enter("2001:db8::1".parse().unwrap()).unwrap();
-        let neighbour = connections.enter("2001:db8::ffff:1".parse().unwrap());
+        let _first = connections.enter(Some(of("2001:db8::1"))).unwrap();
+        let neighbour = connections.enter(Some(of("2001:db8::ffff:1")));
         assert_eq!(neighbour.unwrap_err(), StreamRefusal::AddressLimit);
-        let _other = connections
-            .enter("2001:db8:0:1::1".parse().unwrap())
-            .unwrap();
+        let _other = connections.enter(Some(of("2001:db8:0:1::1"))).unwrap();
     }
 
     #[test]
     fn the_total_is_bounded_and_forgets_who_left() {
         let connections = connections(3, 3);
-        let places: Vec<Place> = (1..=3_u8)
-            .map(|n| connections.enter([192, 0, 2, n].into()).unwrap())
-            .collect();
-        let error = connections.enter([192, 0, 2, 9].into()).unwrap_err();
+        let mut places: Vec<Place> = ["192.0.2.1", "192.0.2.2"]
+            .map(|client| connections.enter(Some(of(client))).unwrap())
+            .into();
+        // One that is nobody's yet counts too.
+        places.push(connections.enter(None).unwrap());
+        let error = connections.enter(None).unwrap_err();
         assert_eq!(error, StreamRefusal::TotalLimit);
         drop(places);
         let counts = connections.0.lock().unwrap();

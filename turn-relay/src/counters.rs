@@ -16,7 +16,8 @@ use turn_relay_proto::{Direction, DropReason, EndReason, Forward, Path, Traffic}
 
 pub(crate) use labels::{
     Bound, Carrier, Connected, Dropped, Ended, Limiter, Operation, Origin, Outcome, PeerEnd,
-    PeerRefusal, Side, StreamEnd, StreamKind, StreamRefusal, Towards, Version, Wrapped,
+    PeerRefusal, ProxyHeader, Side, StreamEnd, StreamKind, StreamRefusal, Towards, UndecidedEnd,
+    Version, Wrapped,
 };
 pub(crate) use reload::ConfigGauges;
 pub(crate) use scrape::Cells;
@@ -65,6 +66,9 @@ pub(crate) struct StreamCounters {
     pub(crate) accepted: Tallies<StreamKind>,
     pub(crate) ended: Tallies<StreamEnd>,
     pub(crate) refused: Tallies<StreamRefusal>,
+    pub(crate) undecided: Tallies<()>,
+    pub(crate) undecided_ended: Tallies<UndecidedEnd>,
+    pub(crate) proxy_headers: Tallies<ProxyHeader>,
 }
 
 /// TCP connections with peers (RFC 6062).
@@ -318,7 +322,22 @@ impl StreamCounters {
                 )?,
                 refused: registry.sharded_counter(
                     "rallypoint_turn_connections_refused_total",
-                    "Client connections closed at once.",
+                    "Client connections closed at once, or as soon as their client was known.",
+                    shards,
+                )?,
+                undecided: registry.sharded_gauge(
+                    "rallypoint_turn_undecided_connections",
+                    "Connections that have not shown yet who they are of, or whether TLS is spoken.",
+                    shards,
+                )?,
+                undecided_ended: registry.sharded_counter(
+                    "rallypoint_turn_undecided_connections_ended_total",
+                    "Connections that ended before that.",
+                    shards,
+                )?,
+                proxy_headers: registry.sharded_counter(
+                    "rallypoint_turn_proxy_headers_total",
+                    "PROXY headers taken, and refused together with their connections.",
                     shards,
                 )?,
             }

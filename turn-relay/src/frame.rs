@@ -12,6 +12,10 @@ pub(crate) const LONGEST_FRAME: usize = 65_552;
 /// The longest frame of anybody else. A signed Allocate is a quarter of it.
 pub(crate) const LONGEST_OF_STRANGERS: usize = 2048;
 
+/// What is kept of a frame that anybody else has not finished: the buffer doubles as it grows.
+#[cfg(test)]
+pub(crate) const MOST_KEPT_OF_STRANGERS: usize = 2 * LONGEST_OF_STRANGERS;
+
 /// Why a stream cannot be read on; there is nothing to synchronise on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameError {
@@ -179,6 +183,19 @@ mod tests {
             frames(&[&[0x16, 3, 1, 2, 0, 1, 0, 1]], 2048),
             Err(FrameError::NotTurn)
         );
+    }
+
+    #[test]
+    fn a_stranger_is_kept_little_of_however_it_drips() {
+        let long = channel_data(&vec![7; LONGEST_OF_STRANGERS - 4]);
+        for size in [1, 3, 1000, long.len() - 1] {
+            let mut deframer = Deframer::default();
+            for chunk in long[..long.len() - 1].chunks(size) {
+                let mut input = chunk;
+                assert_eq!(deframer.next(&mut input, LONGEST_OF_STRANGERS), Ok(None));
+            }
+            assert!(deframer.kept() <= MOST_KEPT_OF_STRANGERS, "{size}");
+        }
     }
 
     #[test]

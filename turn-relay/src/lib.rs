@@ -10,7 +10,6 @@
 //! `streams.rs`. The bytes of TCP allocations (RFC 6062) go through `peer_connections.rs`.
 #![forbid(unsafe_code)]
 
-mod certificates;
 mod config;
 mod connections;
 mod counters;
@@ -24,11 +23,10 @@ mod sockets;
 mod source;
 mod stream;
 mod streams;
-mod tls;
 
-pub use config::{Config, Drain, EXAMPLE, NamedSecret, Peers, StreamLimits, TlsFiles};
+pub use config::{Config, Drain, EXAMPLE, NamedSecret, Peers, StreamLimits};
 pub use server::{BindError, ReloadError, Reloaded, Server};
-pub use tls::TlsError;
 
-pub use ops::config::{IpPrefix, ListenUrl, PortRange, Scheme, Secret};
+pub use ops::config::{IpPrefix, ListenUrl, PortRange, ProxyListeners, Scheme, Secret};
+pub use ops::tls::{TlsError, TlsFiles};
 pub use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};

@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use ops::hangup::Hangup;
+
 /// How often the file is looked at. A change is in force after two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -127,38 +129,6 @@ impl ReloadRequests {
         let file = self.file.as_ref();
         file.map(ConfigFile::path)
             .expect("only a file ends the loop")
-    }
-}
-
-#[cfg(unix)]
-struct Hangup(tokio::signal::unix::Signal);
-
-#[cfg(unix)]
-impl Hangup {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self(signal(SignalKind::hangup())?))
-    }
-
-    async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Elsewhere there is no such signal.
-#[cfg(not(unix))]
-struct Hangup;
-
-#[cfg(not(unix))]
-impl Hangup {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        std::future::pending::<()>().await;
     }
 }
 

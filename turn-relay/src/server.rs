@@ -14,11 +14,11 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 use net_io::{BindOptions, UdpSocket};
 use ops::config::{ListenUrl, Scheme};
-use ops::metrics::{CounterVec, MetricError, Registry};
+use ops::metrics::{MetricError, Registry};
+use ops::tls::{self, Certificates, Reloads, TlsError, Watch};
 use turn_relay_proto::Relay;
 
-use crate::certificates::{self, Certificates, Reload, Watch};
-use crate::config::{Config, Shared, relay_config, split_ports};
+use crate::config::{ALPN, Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ConfigGauges, ShardCounters};
 use crate::peer_connections::PeerConnections;
@@ -26,7 +26,6 @@ use crate::shard::{Command, Parts, Shard};
 use crate::sockets::Sockets;
 use crate::source::WAKER;
 use crate::streams::Streams;
-use crate::tls::TlsError;
 
 use listening::Listening;
 pub use reload::{ReloadError, Reloaded};
@@ -79,6 +78,9 @@ pub enum BindError {
     /// Loopback peers with listeners that others reach.
     #[error("peers.allow-loopback-for-tests: {0} is not on loopback")]
     LoopbackPeers(ListenUrl),
+    /// Proxies of listeners that are not there, or listeners without proxies.
+    #[error("proxy: {0}")]
+    Proxy(String),
     /// A listener that cannot be opened.
     #[error("listen: {url}: {source}")]
     Listen {
@@ -116,7 +118,7 @@ impl Server {
     /// The first thing that is missing, in use or wrong. Nothing is left open.
     pub fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
         check(&config)?;
-        let tls = load_tls(&config)?;
+        let certificates = load_tls(&config)?;
         let shards = config.shards();
         let (listeners, mut listening) = listening::open(&config, shards)?;
         check_relay_addresses(&config)?;
@@ -130,8 +132,8 @@ impl Server {
         let counters = counters::register(registry, shards, &udp)?;
         let gauges = ConfigGauges::declare(registry)?;
         gauges.taken_over(&config);
-        let certificate_reloads = certificates::declare(registry)?;
-        let watch = tls
+        let certificate_reloads = tls::declare(registry)?;
+        let watch = certificates
             .clone()
             .zip(config.tls.clone())
             .map(|(certificates, files)| {
@@ -148,7 +150,7 @@ impl Server {
                 connections: Connections::new(config.streams.clone()),
                 shared: Shared::new(&config, own),
                 config,
-                certificates: tls,
+                certificates,
                 watch: watch.transpose()?,
                 certificate_reloads,
                 gauges,
@@ -239,6 +241,9 @@ fn check(config: &Config) -> Result<(), BindError> {
     if config.listen.is_empty() {
         return Err(BindError::NoListener);
     }
+    if let Some(fault) = config.proxy.fault(&config.listen) {
+        return Err(BindError::Proxy(fault));
+    }
     for (index, named) in config.secrets.iter().enumerate() {
         let name = named
             .id
@@ -265,9 +270,12 @@ fn check(config: &Config) -> Result<(), BindError> {
 }
 
 fn load_tls(config: &Config) -> Result<Option<Certificates>, BindError> {
-    let needs_tls = config.listen.iter().find(|url| url.scheme == Scheme::Tls);
+    let needs_tls = config
+        .listen
+        .iter()
+        .find(|url| url.scheme.needs_certificate());
     match (&config.tls, needs_tls) {
-        (Some(files), _) => Ok(Some(Certificates::load(files)?)),
+        (Some(files), _) => Ok(Some(Certificates::load(files, ALPN)?)),
         (None, Some(url)) => Err(BindError::NoCertificate(*url)),
         (None, None) => Ok(None),
     }
@@ -325,7 +333,7 @@ struct Setup {
     connections: Connections,
     certificates: Option<Certificates>,
     watch: Option<Watch>,
-    certificate_reloads: CounterVec<Reload>,
+    certificate_reloads: Reloads,
     gauges: ConfigGauges,
 }
 
@@ -355,6 +363,7 @@ impl Setup {
                 self.config.streams.clone(),
                 self.connections.clone(),
                 self.certificates.clone(),
+                self.config.proxy.trusted.clone(),
             ),
             tcp: listening.tcp,
             counters,

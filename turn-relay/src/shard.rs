@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll};
+use net_io::opening::Door;
 use net_io::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
 use turn_relay_proto::{Event, Now, Path, Relay, RelayAddr, RelayConfig, Transport, Verdict};
 
@@ -82,10 +83,10 @@ pub(crate) struct Shard {
     draining: Option<Sender<Infallible>>,
 }
 
-/// A TCP or TLS listener.
+/// A listener of connections.
 struct TcpAccept {
     listener: TcpListener,
-    transport: Transport,
+    door: Door,
     is_ready: bool,
 }
 
@@ -97,7 +98,7 @@ pub(crate) struct Parts {
     pub(crate) sockets: Sockets,
     pub(crate) streams: Streams,
     pub(crate) peers: PeerConnections,
-    pub(crate) tcp: Vec<(TcpListener, Transport)>,
+    pub(crate) tcp: Vec<(TcpListener, Door)>,
     pub(crate) counters: ShardCounters,
 }
 
@@ -116,13 +117,13 @@ impl Shard {
         } = parts;
         sockets.register(poll.registry(), |key| Source::Socket(key).token())?;
         let mut accepts = Vec::new();
-        for (index, (mut listener, transport)) in tcp.into_iter().enumerate() {
+        for (index, (mut listener, door)) in tcp.into_iter().enumerate() {
             let token = Source::Accept(index).token();
             poll.registry()
                 .register(&mut listener, token, Interest::READABLE)?;
             accepts.push(TcpAccept {
                 listener,
-                transport,
+                door,
                 is_ready: false,
             });
         }
@@ -390,7 +391,7 @@ impl Shard {
                     let token = |key| Source::Stream(key).token();
                     outward.streams.accept(
                         socket,
-                        accept.transport,
+                        accept.door,
                         poll.registry(),
                         token,
                         now.mono,
@@ -443,13 +444,16 @@ impl Shard {
             };
             return peers.serve_client(peer, key, buffers, &mut lent);
         }
-        let len = match stream.receive(buffers) {
+        let len = match outward.streams.receive(key, buffers, &outward.counters) {
             Ok(Some(len)) => len,
             Ok(None) => return false,
             Err(end) => {
                 outward.streams.doom(key, end);
                 return false;
             }
+        };
+        let Some(stream) = outward.streams.get_mut(key) else {
+            return false;
         };
         let (path, longest) = (stream.path(), stream.longest_frame());
         let mut deframer = std::mem::take(&mut stream.deframer);

@@ -1,27 +1,33 @@
-//! One client connection: TCP, or TLS on it. Never blocks; what it may hold is bounded by name.
+//! One client connection: TCP, or TLS on it, or what does not show yet which. Never blocks; what it may hold is bounded by name.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
+use std::ops::Range;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use net_io::opening::{Opened, Opening, OpeningError};
 use rustls::ServerConnection;
 use turn_relay_proto::Path;
 
 use crate::config::StreamLimits;
 use crate::connections::Place;
-use crate::counters::StreamEnd;
+use crate::counters::{StreamEnd, UndecidedEnd};
 use crate::frame::{Deframer, LONGEST_FRAME, LONGEST_OF_STRANGERS};
 
 /// Relayed datagrams are dropped while so much waits to be read by the client.
 const DATA_QUEUE: usize = 64 * 1024;
 
 /// A client that lets so much wait, answers included, does not read at all: it is cut off.
-const WHOLE_QUEUE: usize = 128 * 1024;
+const WHOLE_QUEUE: usize = 112 * 1024;
 
-/// What rustls may hold in ciphertext beside that queue.
+/// What rustls may hold in ciphertext beside that queue: 128 KiB together.
 const TLS_QUEUE: usize = 16 * 1024;
+
+/// What a client may send until its TLS handshake is finished; a ClientHello is 2 KiB at most. rustls alone
+/// would keep 64 KiB of one that never ends.
+const HANDSHAKE: usize = 16 * 1024;
 
 /// Bytes taken from a socket at once.
 pub(crate) const READ_SIZE: usize = 32 * 1024;
@@ -76,10 +82,30 @@ enum Finish {
     Done,
 }
 
+/// What is spoken on a connection.
+enum Carrier {
+    /// That does not show yet; why it ends so, if it is known.
+    Undecided(Opening, Option<UndecidedEnd>),
+    Tcp,
+    Tls(Box<Tls>),
+}
+
+struct Tls {
+    connection: ServerConnection,
+    /// Bytes of its handshake that have come.
+    handshake: usize,
+}
+
+/// What the first bytes of a connection made it, and which of those read are behind them.
+pub(crate) struct Beginning {
+    pub(crate) opened: Opened,
+    rest: Range<usize>,
+}
+
 /// A connection and what waits to be sent on it.
 pub(crate) struct Stream {
     socket: TcpStream,
-    tls: Option<Box<ServerConnection>>,
+    carrier: Carrier,
     path: Path,
     pub(crate) deframer: Deframer,
     queue: Vec<u8>,
@@ -99,24 +125,20 @@ pub(crate) struct Stream {
     pub(crate) is_dirty: bool,
     /// Its entry among the deadlines.
     pub(crate) deadline: Option<Instant>,
-    _place: Place,
+    pub(crate) place: Place,
 }
 
 impl Stream {
     pub(crate) fn new(
         socket: TcpStream,
-        tls: Option<ServerConnection>,
+        opening: Opening,
         path: Path,
         place: Place,
         now: Instant,
     ) -> Self {
-        let tls = tls.map(|mut tls| {
-            tls.set_buffer_limit(Some(TLS_QUEUE));
-            Box::new(tls)
-        });
         Self {
             socket,
-            tls,
+            carrier: Carrier::Undecided(opening, None),
             path,
             deframer: Deframer::default(),
             queue: Vec::new(),
@@ -130,7 +152,7 @@ impl Stream {
             is_ready: false,
             is_dirty: false,
             deadline: None,
-            _place: place,
+            place,
         }
     }
 
@@ -146,8 +168,40 @@ impl Stream {
         )
     }
 
+    /// The client's 5-tuple; of an undecided connection that of the socket.
     pub(crate) fn path(&self) -> Path {
         self.path
+    }
+
+    /// It is known whose it is and what is spoken.
+    pub(crate) fn decide(&mut self, path: Path, tls: Option<ServerConnection>) {
+        self.path = path;
+        self.carrier = tls.map_or(Carrier::Tcp, |mut connection| {
+            connection.set_buffer_limit(Some(TLS_QUEUE));
+            Carrier::Tls(Box::new(Tls {
+                connection,
+                handshake: 0,
+            }))
+        });
+    }
+
+    pub(crate) fn is_undecided(&self) -> bool {
+        matches!(self.carrier, Carrier::Undecided(..))
+    }
+
+    /// How it began, and why it ends if that is known already, while it is undecided.
+    pub(crate) fn undecided(&self) -> Option<(&Opening, Option<UndecidedEnd>)> {
+        match &self.carrier {
+            Carrier::Undecided(opening, end) => Some((opening, *end)),
+            Carrier::Tcp | Carrier::Tls(_) => None,
+        }
+    }
+
+    /// An undecided connection ends for this reason.
+    pub(crate) fn note_undecided_end(&mut self, reason: UndecidedEnd) {
+        if let Carrier::Undecided(_, end) = &mut self.carrier {
+            *end = Some(reason);
+        }
     }
 
     /// A message the machine made sense of.
@@ -212,32 +266,57 @@ impl Stream {
     /// Reads once into `buffers`: the number of bytes in [`Buffers::received`] (0 while TLS shakes
     /// hands), or `None` when nothing is left to read.
     pub(crate) fn receive(&mut self, buffers: &mut Buffers) -> Result<Option<usize>, StreamEnd> {
-        let into = if self.tls.is_some() {
-            &mut buffers.raw
-        } else {
-            &mut buffers.plain
+        let into = match self.carrier {
+            Carrier::Tls(_) => &mut buffers.raw,
+            Carrier::Tcp | Carrier::Undecided(..) => &mut buffers.plain,
         };
-        let Some(into) = into.get_mut(..READ_SIZE) else {
+        let Some(read) = read_once(&mut self.socket, into)? else {
             return Ok(None);
         };
-        let read = loop {
-            match self.socket.read(into) {
-                Ok(0) => return Err(StreamEnd::Closed),
-                Ok(read) => break read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(_) => return Err(StreamEnd::Reset),
-            }
-        };
-        match &mut self.tls {
-            None => Ok(Some(read)),
-            Some(tls) => decrypt(
+        match &mut self.carrier {
+            Carrier::Tcp | Carrier::Undecided(..) => Ok(Some(read)),
+            Carrier::Tls(tls) => decrypt(
                 tls,
                 buffers.raw.get(..read).unwrap_or_default(),
                 &mut buffers.plain,
             )
             .map(Some),
         }
+    }
+
+    /// Reads once on an undecided connection. `Some(Ok(None))`: it still is.
+    pub(crate) fn receive_beginning(
+        &mut self,
+        buffers: &mut Buffers,
+    ) -> Result<Option<Result<Option<Beginning>, OpeningError>>, StreamEnd> {
+        let Some(read) = read_once(&mut self.socket, &mut buffers.raw)? else {
+            return Ok(None);
+        };
+        let Carrier::Undecided(opening, _) = &mut self.carrier else {
+            return Ok(None);
+        };
+        let mut input = buffers.raw.get(..read).unwrap_or_default();
+        let opened = opening.read(&mut input);
+        let rest = read - input.len()..read;
+        Ok(Some(opened.map(|opened| {
+            opened.map(|opened| Beginning { opened, rest })
+        })))
+    }
+
+    /// Takes what was read behind the beginning, as [`receive`](Self::receive) would.
+    pub(crate) fn receive_rest(
+        &mut self,
+        beginning: &Beginning,
+        buffers: &mut Buffers,
+    ) -> Result<usize, StreamEnd> {
+        let rest = buffers.raw.get(beginning.rest.clone()).unwrap_or_default();
+        if let Carrier::Tls(tls) = &mut self.carrier {
+            return decrypt(tls, rest, &mut buffers.plain);
+        }
+        if let Some(plain) = buffers.plain.get_mut(..rest.len()) {
+            plain.copy_from_slice(rest);
+        }
+        Ok(rest.len())
     }
 
     /// Queues a message made of `parts`. False: dropped, the queue is full.
@@ -256,18 +335,32 @@ impl Stream {
         Ok(true)
     }
 
+    /// Grows the queue twofold as a vector does, but past its bound only as far as it must.
     fn make_room(&mut self, more: usize) {
         if self.sent > 0 && self.queue.len() + more > self.queue.capacity() {
             self.queue.drain(..self.sent);
             self.sent = 0;
         }
+        let wanted = self.queue.len() + more;
+        if wanted > self.queue.capacity() {
+            let doubled = self.queue.capacity().saturating_mul(2);
+            let room = doubled.min(WHOLE_QUEUE).max(wanted);
+            self.queue.reserve_exact(room - self.queue.len());
+        }
     }
 
     /// Sends what the socket takes of what waits.
     pub(crate) fn flush(&mut self) -> Result<(), StreamEnd> {
-        let outcome = match &mut self.tls {
-            None => write_plain(&mut self.socket, &self.queue, &mut self.sent),
-            Some(tls) => write_tls(&mut self.socket, tls, &self.queue, &mut self.sent),
+        let outcome = match &mut self.carrier {
+            Carrier::Tcp | Carrier::Undecided(..) => {
+                write_plain(&mut self.socket, &self.queue, &mut self.sent)
+            }
+            Carrier::Tls(tls) => write_tls(
+                &mut self.socket,
+                &mut tls.connection,
+                &self.queue,
+                &mut self.sent,
+            ),
         };
         if self.sent == self.queue.len() {
             self.queue.clear();
@@ -288,13 +381,13 @@ impl Stream {
         if matches!(self.finish, Finish::No | Finish::Done) || self.waiting() > 0 {
             return Ok(());
         }
-        if let Some(tls) = &mut self.tls {
+        if let Carrier::Tls(tls) = &mut self.carrier {
             if self.finish == Finish::Wanted {
-                tls.send_close_notify();
+                tls.connection.send_close_notify();
                 self.finish = Finish::Notified;
             }
-            while tls.wants_write() {
-                retry(|| tls.write_tls(&mut self.socket))?;
+            while tls.connection.wants_write() {
+                retry(|| tls.connection.write_tls(&mut self.socket))?;
             }
         }
         self.socket.shutdown(Shutdown::Write)?;
@@ -304,8 +397,8 @@ impl Stream {
 
     /// Says good-bye as far as that needs no waiting, and lets go of the socket.
     pub(crate) fn close(mut self, registry: &Registry) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
+        if let Carrier::Tls(tls) = &mut self.carrier {
+            tls.connection.send_close_notify();
         }
         // The client may be gone: then there is nobody to tell.
         let _ = self.flush();
@@ -313,20 +406,45 @@ impl Stream {
     }
 }
 
+/// Reads what there is, once; `None`: nothing is.
+fn read_once(socket: &mut TcpStream, into: &mut [u8]) -> Result<Option<usize>, StreamEnd> {
+    let into = into.get_mut(..READ_SIZE).unwrap_or_default();
+    loop {
+        match socket.read(into) {
+            Ok(0) => return Err(StreamEnd::Closed),
+            Ok(read) => return Ok(Some(read)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(_) => return Err(StreamEnd::Reset),
+        }
+    }
+}
+
 /// Feeds ciphertext to rustls and collects what it decrypts at the start of `plain`.
-fn decrypt(
-    tls: &mut ServerConnection,
-    mut raw: &[u8],
-    plain: &mut [u8],
-) -> Result<usize, StreamEnd> {
+fn decrypt(tls: &mut Tls, mut raw: &[u8], plain: &mut [u8]) -> Result<usize, StreamEnd> {
     let mut len = 0;
     while !raw.is_empty() {
         // Fails only when decrypted bytes were left unread, which the loop below does not do.
-        tls.read_tls(&mut raw).map_err(|_| StreamEnd::Tls)?;
-        let state = tls.process_new_packets().map_err(|_| StreamEnd::Tls)?;
+        let Tls {
+            connection,
+            handshake,
+        } = tls;
+        let taken = connection.read_tls(&mut raw).map_err(|_| StreamEnd::Tls)?;
+        let state = connection
+            .process_new_packets()
+            .map_err(|_| StreamEnd::Tls)?;
+        if connection.is_handshaking() {
+            *handshake += taken;
+            if *handshake > HANDSHAKE {
+                return Err(StreamEnd::Tls);
+            }
+        }
         let decrypted = state.plaintext_bytes_to_read();
         let into = plain.get_mut(len..len + decrypted).ok_or(StreamEnd::Tls)?;
-        tls.reader().read_exact(into).map_err(|_| StreamEnd::Tls)?;
+        connection
+            .reader()
+            .read_exact(into)
+            .map_err(|_| StreamEnd::Tls)?;
         len += decrypted;
         if state.peer_has_closed() && len == 0 {
             return Err(StreamEnd::Closed);
@@ -370,6 +488,68 @@ fn retry(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use net_io::opening::{Door, Spoken};
+    use turn_relay_proto::Transport;
+
+    use super::*;
+    use crate::connections::Connections;
+    use crate::frame::MOST_KEPT_OF_STRANGERS;
+
+    /// A connection to a listener that nobody reads from.
+    fn deaf() -> (Stream, std::net::TcpListener) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let socket = std::net::TcpStream::connect(addr).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let path = Path {
+            transport: Transport::Tcp,
+            local: socket.local_addr().unwrap(),
+            remote: addr,
+        };
+        let door = Door {
+            spoken: Spoken::Plain,
+            is_proxied: false,
+        };
+        let place = Connections::new(StreamLimits::default()).enter(None);
+        let mut stream = Stream::new(
+            TcpStream::from_std(socket),
+            Opening::new(door),
+            path,
+            place.unwrap(),
+            net_io::clock::mono(),
+        );
+        stream.decide(path, None);
+        (stream, listener)
+    }
+
+    /// Goal D2 of the project, without TLS: what rustls needs for its handshake comes on top.
+    #[test]
+    fn a_connection_holds_at_most_8_kib_before_its_first_valid_message() {
+        assert!(size_of::<Stream>() + MOST_KEPT_OF_STRANGERS <= 8 * 1024);
+    }
+
+    /// Goal D4.
+    #[test]
+    fn at_most_128_kib_are_held_for_a_deaf_reader() {
+        for size in [20, 333, 4000, 60_000] {
+            let (mut stream, _listener) = deaf();
+            // What the system takes is bounded by the system: here nothing is flushed.
+            let message = vec![0; size];
+            while stream.push(&[&message], Kind::Data).unwrap() {}
+            assert!(stream.queue.len() <= DATA_QUEUE);
+            let end = loop {
+                if let Err(end) = stream.push(&[&message], Kind::Reply) {
+                    break end;
+                }
+            };
+            assert_eq!(end, StreamEnd::Deaf);
+            assert!(stream.queue.capacity() + TLS_QUEUE <= 128 * 1024, "{size}");
         }
     }
 }

@@ -6,17 +6,21 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Registry, Token};
+use net_io::opening::{Door, Opened, Opening, OpeningError};
+use net_io::proxy::Header;
+use ops::config::IpPrefix;
+use ops::tls::Certificates;
 use rustls::ServerConnection;
 use slab::Slab;
 use turn_relay_proto::{Path, Transport};
 
-use crate::certificates::Certificates;
 use crate::config::StreamLimits;
-use crate::connections::{Connections, Place};
+use crate::connections::Connections;
 use crate::counters::{
-    Dropped, Operation, ShardCounters, StreamEnd, StreamKind, StreamRefusal, Towards,
+    Dropped, Operation, ProxyHeader, ShardCounters, StreamEnd, StreamKind, StreamRefusal, Towards,
+    UndecidedEnd,
 };
-use crate::stream::{Kind, Stream};
+use crate::stream::{Buffers, Kind, Stream};
 
 /// Names no peer: what a data connection carries that is about to be closed.
 const NO_PEER: usize = usize::MAX;
@@ -44,6 +48,8 @@ pub(crate) struct Streams {
     limits: StreamLimits,
     connections: Connections,
     tls: Option<Certificates>,
+    /// Whose PROXY headers are believed.
+    proxies: Vec<IpPrefix>,
 }
 
 impl Streams {
@@ -51,6 +57,7 @@ impl Streams {
         limits: StreamLimits,
         connections: Connections,
         tls: Option<Certificates>,
+        proxies: Vec<IpPrefix>,
     ) -> Self {
         Self {
             streams: Slab::new(),
@@ -62,6 +69,7 @@ impl Streams {
             limits,
             connections,
             tls,
+            proxies,
         }
     }
 
@@ -78,7 +86,7 @@ impl Streams {
     pub(crate) fn accept(
         &mut self,
         socket: TcpStream,
-        transport: Transport,
+        door: Door,
         registry: &Registry,
         token: impl FnOnce(usize) -> Token,
         now: Instant,
@@ -89,7 +97,13 @@ impl Streams {
             counters.socket_errors.inc(Operation::Accept);
             return;
         };
-        let place = match self.connections.enter(remote.ip()) {
+        if door.is_proxied && !self.proxies.iter().any(|proxy| proxy.contains(remote.ip())) {
+            counters.streams.proxy_headers.inc(ProxyHeader::Untrusted);
+            return;
+        }
+        // Behind a proxy the client is known only when the header is there.
+        let client = (!door.is_proxied).then_some(remote.ip());
+        let place = match self.connections.enter(client) {
             Ok(place) => place,
             Err(refusal) => {
                 counters.streams.refused.inc(refusal);
@@ -97,19 +111,23 @@ impl Streams {
             }
         };
         let path = Path {
-            transport,
+            transport: Transport::Tcp,
             local,
             remote,
         };
-        let Some(stream) = self.open(socket, path, place, now) else {
-            counters.streams.refused.inc(StreamRefusal::Resources);
-            return;
-        };
-        let key = self.streams.insert(stream);
-        self.by_path.insert((local, remote), key);
+        let key = self
+            .streams
+            .insert(Stream::new(socket, Opening::new(door), path, place, now));
+        if let Some(opened) = door.known_at_once() {
+            if let Err(refusal) = self.admit(key, opened, counters) {
+                counters.streams.refused.inc(refusal);
+                self.streams.remove(key);
+                return;
+            }
+        } else {
+            counters.streams.undecided.inc(());
+        }
         self.set_deadline(key);
-        counters.streams.current.inc(kind_of(transport));
-        counters.streams.accepted.inc(kind_of(transport));
         let stream = self.streams.get_mut(key);
         if stream.is_some_and(|stream| stream.register(registry, token(key)).is_err()) {
             counters.socket_errors.inc(Operation::Register);
@@ -117,12 +135,86 @@ impl Streams {
         }
     }
 
-    fn open(&self, socket: TcpStream, path: Path, place: Place, now: Instant) -> Option<Stream> {
-        let tls = match path.transport {
-            Transport::Tls => Some(ServerConnection::new(self.tls.as_ref()?.current()).ok()?),
-            Transport::Udp | Transport::Tcp => None,
+    /// It is known whose a connection is and what is spoken: it becomes a client's, within the limits.
+    fn admit(
+        &mut self,
+        key: usize,
+        opened: Opened,
+        counters: &ShardCounters,
+    ) -> Result<(), StreamRefusal> {
+        let stream = self.streams.get_mut(key).ok_or(StreamRefusal::Resources)?;
+        let mut path = stream.path();
+        if let Some(Header::Proxied {
+            source,
+            destination,
+        }) = opened.header
+        {
+            (path.remote, path.local) = (source, destination);
+        }
+        // Answers would go to the other one.
+        if self.by_path.contains_key(&(path.local, path.remote)) {
+            return Err(StreamRefusal::Duplicate);
+        }
+        if opened.header.is_some() {
+            stream.place.give_to(path.remote.ip())?;
+        }
+        let mut tls = None;
+        if opened.is_tls {
+            path.transport = Transport::Tls;
+            let config = self.tls.as_ref().ok_or(StreamRefusal::Resources)?.current();
+            let connection = ServerConnection::new(config);
+            tls = Some(connection.map_err(|_| StreamRefusal::Resources)?);
+        }
+        stream.decide(path, tls);
+        self.by_path.insert((path.local, path.remote), key);
+        counters.streams.current.inc(kind_of(path.transport));
+        counters.streams.accepted.inc(kind_of(path.transport));
+        Ok(())
+    }
+
+    /// Reads once from a connection into `buffers`: how much there is for the machine, or `None` when
+    /// nothing is left to read.
+    pub(crate) fn receive(
+        &mut self,
+        key: usize,
+        buffers: &mut Buffers,
+        counters: &ShardCounters,
+    ) -> Result<Option<usize>, StreamEnd> {
+        let Some(stream) = self.streams.get_mut(key) else {
+            return Ok(None);
         };
-        Some(Stream::new(socket, tls, path, place, now))
+        if !stream.is_undecided() {
+            return stream.receive(buffers);
+        }
+        let beginning = match stream.receive_beginning(buffers)? {
+            None => return Ok(None),
+            Some(Ok(None)) => return Ok(Some(0)),
+            Some(Ok(Some(beginning))) => beginning,
+            Some(Err(error)) => {
+                stream.note_undecided_end(match error {
+                    OpeningError::Proxy(error) => {
+                        counters.streams.proxy_headers.inc(error.into());
+                        UndecidedEnd::ProxyHeader
+                    }
+                    OpeningError::Unknown => UndecidedEnd::Unknown,
+                });
+                return Err(StreamEnd::Malformed);
+            }
+        };
+        let admitted = self.admit(key, beginning.opened, counters);
+        let Some(stream) = self.streams.get_mut(key) else {
+            return Ok(None);
+        };
+        if let Err(refusal) = admitted {
+            counters.streams.refused.inc(refusal);
+            stream.note_undecided_end(UndecidedEnd::Refused);
+            return Err(StreamEnd::Malformed);
+        }
+        counters.streams.undecided.sub((), 1);
+        if let Some(header) = beginning.opened.header {
+            counters.streams.proxy_headers.inc(header.into());
+        }
+        stream.receive_rest(&beginning, buffers).map(Some)
     }
 
     pub(crate) fn get_mut(&mut self, key: usize) -> Option<&mut Stream> {
@@ -243,10 +335,16 @@ impl Streams {
             let Some(stream) = self.streams.try_remove(key) else {
                 continue;
             };
-            let path = stream.path();
             if let Some(deadline) = stream.deadline {
                 self.deadlines.remove(&(deadline, key));
             }
+            if let Some((opening, reason)) = stream.undecided() {
+                count_undecided_end(opening, reason.unwrap_or_else(|| end.into()), counters);
+                // The machine has never heard of it.
+                stream.close(registry);
+                continue;
+            }
+            let path = stream.path();
             self.by_path.remove(&(path.local, path.remote));
             counters.streams.current.sub(kind_of(path.transport), 1);
             counters.streams.ended.inc(end);
@@ -310,6 +408,14 @@ impl Streams {
         for key in all {
             self.doom(key, StreamEnd::Shutdown);
         }
+    }
+}
+
+fn count_undecided_end(opening: &Opening, reason: UndecidedEnd, counters: &ShardCounters) {
+    counters.streams.undecided.sub((), 1);
+    counters.streams.undecided_ended.inc(reason);
+    if let Some(header) = opening.header() {
+        counters.streams.proxy_headers.inc(header.into());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sockets and clocks for the servers: batched UDP, TCP listeners, and the one place that reads time.
 //!
-//! Knows no protocol. A datagram comes in with the address it was sent to and leaves from the
+//! Knows no protocol but what stands before one: `opening.rs` finds out who a connection is of (`proxy.rs`)
+//! and whether TLS is spoken on it. A datagram comes in with the address it was sent to and leaves from the
 //! address it is told, so that a socket bound to a wildcard answers as the address that was asked.
 //! On Linux one system call moves a batch (`recvmmsg`, `sendmmsg`); elsewhere the portable back end
 //! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`.
@@ -9,6 +10,8 @@
 
 pub mod batch;
 pub mod clock;
+pub mod opening;
+pub mod proxy;
 mod steering;
 pub mod tcp;
 pub mod udp;

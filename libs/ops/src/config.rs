@@ -26,6 +26,7 @@
 
 mod listen;
 mod problems;
+mod proxy;
 mod secret;
 mod section;
 mod value;
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub use listen::{ListenUrl, Scheme};
 pub use problems::{Problem, Problems};
+pub use proxy::ProxyListeners;
 pub use secret::Secret;
 pub use section::{FromRaw, Section};
 pub use value::{AddrOrOff, FromValue, IpPrefix, PortRange, Size, Value, duration_from_text};

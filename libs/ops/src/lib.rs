@@ -6,15 +6,19 @@
 //! - [`admin`]: `/metrics`, `/healthz`, `/readyz` on a listener of their own.
 //! - [`health`]: ready and draining, told to probes, to Prometheus and to systemd.
 //! - [`shutdown`]: SIGTERM and SIGINT; a second one ends the process at once.
+//! - [`hangup`]: SIGHUP, by which operators ask for a reload.
+//! - [`tls`]: certificates, read, checked and replaced while connections run.
 //! - [`daemon`]: the command line the three daemons share, and the abort-on-panic hook.
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod config;
 pub mod daemon;
+pub mod hangup;
 pub mod health;
 pub mod logging;
 pub mod metrics;
 pub mod shutdown;
+pub mod tls;
 
 pub use health::Health;

@@ -1,8 +1,9 @@
 //! How the configuration is read from a file, section by section.
 
-use super::{Config, Doors, Limits, PassphraseConfig, Relay, Stun, TlsFiles, prefix_of, rate};
+use super::{Config, Doors, Limits, PassphraseConfig, Relay, Stun, prefix_of, rate};
 use credentials::Secret;
 use ops::config::{FromRaw, IpPrefix, Scheme, Section, Size};
+use ops::tls::TlsFiles;
 use signal_wire::limits as wire;
 use signaling_lobby::{PassphraseFormat, Rate};
 use std::net::SocketAddr;
@@ -92,16 +93,6 @@ fn check_ice_size(section: &mut Section<'_>, relays: &[Relay], stun: &[Stun]) {
             "relay",
             "the URLs of relays and STUN servers are too long together",
         );
-    }
-}
-
-impl FromRaw for TlsFiles {
-    fn from_raw(section: &mut Section<'_>) -> Option<Self> {
-        let (certificate, key) = (section.file("certificate"), section.file("key"));
-        Some(Self {
-            certificate: certificate?,
-            key: key?,
-        })
     }
 }
 

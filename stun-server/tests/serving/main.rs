@@ -13,3 +13,4 @@ mod client;
 mod datagrams;
 mod metrics;
 mod streams;
+mod tls;

@@ -3,15 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ops::config::{FromRaw, FromValue, IpPrefix, Scheme, Section, Size, Value};
+use ops::config::{FromRaw, FromValue, IpPrefix, ProxyListeners, Scheme, Section, Size, Value};
+use ops::tls::{self, TlsFiles};
 use turn_relay_proto::{Lifetimes, Limits, Prefix, Protocol, Quota, Realm, StaticUser};
 
-use super::{Config, Drain, MAX_THREADS, NamedSecret, Peers, StreamLimits, TlsFiles};
+use super::{ALPN, Config, Drain, MAX_THREADS, NamedSecret, Peers, StreamLimits};
 
 /// Each has a table of the ports open on it.
 const MAX_RELAY_ADDRESSES: usize = 16;
 
-const SCHEMES: [Scheme; 3] = [Scheme::Udp, Scheme::Tcp, Scheme::Tls];
+const SCHEMES: [Scheme; 4] = [Scheme::Udp, Scheme::Tcp, Scheme::Tls, Scheme::TcpTls];
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -28,19 +29,23 @@ impl FromRaw for Config {
                 "nobody could connect: at least one listener is needed",
             );
         }
+        let proxy = section.section::<ProxyListeners>("proxy")?;
+        if let Some(fault) = proxy.fault(&listen) {
+            section.problem("proxy", &fault);
+        }
         let relay_ports = section.value("relay-ports", defaults.relay_ports);
         let relay_addresses = read_relay_addresses(section);
         let external_addresses = read_external_addresses(section, &relay_addresses);
         let threads = section.ranged("threads", 0, 0..=MAX_THREADS);
 
         let tls = section.optional_section::<TlsFiles>("tls");
-        if let Some(Err(error)) = tls.as_ref().map(crate::tls::load) {
+        if let Some(Err(error)) = tls.as_ref().map(|files| tls::load(files, ALPN)) {
             section.problem("tls", &error.to_string());
         }
-        if !section.has("tls") && listen.iter().any(|url| url.scheme == Scheme::Tls) {
+        if !section.has("tls") && listen.iter().any(|url| url.scheme.needs_certificate()) {
             section.problem(
                 "tls",
-                "missing: a tls:// listener needs certificate and key",
+                "missing: a tls:// or tcp+tls:// listener needs certificate and key",
             );
         }
         let credentials = section.section::<Credentials>("credentials");
@@ -62,6 +67,7 @@ impl FromRaw for Config {
         Some(Self {
             realm,
             listen,
+            proxy,
             relay_addresses,
             relay_ports,
             external_addresses,
@@ -135,16 +141,6 @@ fn read_external_addresses(
         }
     }
     pairs
-}
-
-impl FromRaw for TlsFiles {
-    fn from_raw(section: &mut Section<'_>) -> Option<Self> {
-        let (certificate, key) = (section.file("certificate"), section.file("key"));
-        Some(Self {
-            certificate: certificate?,
-            key: key?,
-        })
-    }
 }
 
 /// `[credentials]`.

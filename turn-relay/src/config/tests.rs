@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
@@ -245,4 +245,55 @@ fn write(folder: &Path, credentials: &str) -> PathBuf {
     let text = format!("relay-addresses = [\"203.0.113.10\"]\n[credentials]\n{credentials}");
     fs::write(&path, text).unwrap();
     path
+}
+
+#[test]
+fn the_example_of_a_balancer_in_the_deploy_guide_is_right() {
+    let guide = include_str!("../../../deploy/README.md");
+    let heading = "```toml\n# rallypoint-turn behind a balancer\n";
+    let (_, block) = guide.split_once(heading).unwrap();
+    let (text, _) = block.split_once("```").unwrap();
+    // The certificate and the credentials are "as above" there.
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["turn.example".to_owned()]).unwrap();
+    fs::write(folder.path().join("certificate.pem"), made.cert.pem()).unwrap();
+    write_secret(folder.path(), "key.pem", &made.signing_key.serialize_pem());
+    write_secret(folder.path(), "turn-secret", SECRET);
+    let above = "[tls]\ncertificate = 'certificate.pem'\nkey = 'key.pem'\n\
+                 [credentials]\nsecrets = [{ id = 'k1', file = 'turn-secret' }]\n";
+    let path = folder.path().join("turn.toml");
+    fs::write(&path, format!("{text}{above}")).unwrap();
+    let config: Config = ops::config::load(&path).unwrap();
+    assert!(config.proxy.covers(&config.listen[2]));
+    assert!(config.proxy.trusts("10.0.0.2".parse().unwrap()));
+    assert!(!config.proxy.trusts("10.0.0.3".parse().unwrap()));
+}
+
+#[test]
+fn faults_of_proxies_and_mixed_listeners_are_named() {
+    let fault = |more: &str| {
+        let text = format!("{more}\n{MINIMUM}");
+        Config::from_toml(&text).unwrap_err().to_string()
+    };
+    let said = fault("listen = ['tcp+tls://0.0.0.0:443']");
+    assert!(
+        said.contains("tls: missing: a tls:// or tcp+tls://"),
+        "{said}"
+    );
+    let tcp = "listen = ['tcp://0.0.0.0:1', 'udp://0.0.0.0:1']\n";
+    let said = fault(&format!(
+        "{tcp}proxy = {{ listeners = ['tcp://0.0.0.0:1'] }}"
+    ));
+    assert!(said.contains("proxy: trusted: missing"), "{said}");
+    let said = fault(&format!("{tcp}proxy = {{ trusted = ['10.0.0.1'] }}"));
+    assert!(said.contains("proxy: listeners: missing"), "{said}");
+    let elsewhere = "listeners = ['tcp://0.0.0.0:2', 'udp://0.0.0.0:1']";
+    let said = fault(&format!(
+        "{tcp}proxy = {{ {elsewhere}, trusted = ['10.0.0.1'] }}"
+    ));
+    assert!(
+        said.contains("`tcp://0.0.0.0:2` is not in `listen`"),
+        "{said}"
+    );
+    assert!(said.contains("unknown scheme `udp`"), "{said}");
 }

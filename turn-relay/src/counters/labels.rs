@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use net_io::proxy::{Header, ProxyError};
 use ops::label;
 use turn_relay_proto::{
     ConnectionEnd, Direction, DropReason, EndReason, Framing, IncomingRefusal, Path, SocketOutcome,
@@ -259,6 +260,86 @@ label! {
         TotalLimit = "total_limit",
         /// The system has no descriptors or memory left.
         Resources = "resources",
+        /// Another connection has its 5-tuple: a proxy said so of both.
+        Duplicate = "duplicate",
+    }
+}
+
+label! {
+    /// Why a connection ended before it was known what it is.
+    pub(crate) enum UndecidedEnd: "reason" {
+        /// The client, or the proxy, closed it.
+        Closed = "closed",
+        /// It was reset, or the network failed.
+        Reset = "reset",
+        /// It took too long.
+        Slow = "slow",
+        /// No PROXY header that could be used, where one is due.
+        ProxyHeader = "proxy_header",
+        /// Neither TLS nor STUN.
+        Unknown = "unknown_protocol",
+        /// Refused, once its client was known.
+        Refused = "refused",
+        /// The relay stops.
+        Shutdown = "shutdown",
+    }
+}
+
+label! {
+    /// What came of the PROXY header of a connection.
+    pub(crate) enum ProxyHeader: "outcome" {
+        /// It names a client.
+        Proxied = "proxied",
+        /// The proxy spoke for itself.
+        Local = "local",
+        /// The connection is not from a trusted address.
+        Untrusted = "untrusted",
+        /// Something else came.
+        Missing = "missing",
+        Version1 = "version_1",
+        Malformed = "malformed",
+        TooLong = "too_long",
+        /// Of something that is not TCP over IP.
+        Unsupported = "unsupported",
+        /// A client at an address that nobody has.
+        BadSource = "bad_source",
+    }
+}
+
+impl From<Header> for ProxyHeader {
+    fn from(header: Header) -> Self {
+        match header {
+            Header::Proxied { .. } => Self::Proxied,
+            Header::Local => Self::Local,
+        }
+    }
+}
+
+impl From<ProxyError> for ProxyHeader {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Missing => Self::Missing,
+            ProxyError::Version1 => Self::Version1,
+            ProxyError::Malformed => Self::Malformed,
+            ProxyError::TooLong => Self::TooLong,
+            ProxyError::Unsupported => Self::Unsupported,
+            ProxyError::BadSource => Self::BadSource,
+        }
+    }
+}
+
+impl From<StreamEnd> for UndecidedEnd {
+    fn from(end: StreamEnd) -> Self {
+        match end {
+            StreamEnd::Closed => Self::Closed,
+            StreamEnd::Reset => Self::Reset,
+            StreamEnd::Slow | StreamEnd::Idle => Self::Slow,
+            // The last three are of connections whose client is known.
+            StreamEnd::Malformed | StreamEnd::Deaf | StreamEnd::Tls | StreamEnd::PeerEnded => {
+                Self::Unknown
+            }
+            StreamEnd::Shutdown => Self::Shutdown,
+        }
     }
 }
 

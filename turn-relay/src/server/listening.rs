@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use mio::net::TcpListener;
+use net_io::opening::{Door, Spoken};
 use net_io::{BindOptions, UdpSocket, tcp};
 use ops::config::{ListenUrl, Scheme};
-use turn_relay_proto::Transport;
 
 use super::BindError;
 use crate::config::Config;
@@ -16,7 +16,7 @@ use crate::sockets::{LISTENER_QUEUE, with_trains};
 #[derive(Default)]
 pub(super) struct Listening {
     pub(super) udp: Vec<UdpSocket>,
-    pub(super) tcp: Vec<(TcpListener, Transport)>,
+    pub(super) tcp: Vec<(TcpListener, Door)>,
 }
 
 /// Opens each listener once for every shard. Returns their addresses and each shard's sockets.
@@ -29,11 +29,11 @@ pub(super) fn open(
     listening.resize_with(shards, Listening::default);
     for url in &config.listen {
         let refuse = |source| BindError::Listen { url: *url, source };
-        let address = match url.scheme {
-            Scheme::Udp => open_udp(url.address, &mut listening),
-            Scheme::Tls => open_tcp(url.address, Transport::Tls, &mut listening),
-            Scheme::Tcp => open_tcp(url.address, Transport::Tcp, &mut listening),
-            Scheme::Http | Scheme::Https => Err(io::ErrorKind::Unsupported.into()),
+        let is_proxied = config.proxy.covers(url);
+        let address = match spoken_on(url.scheme) {
+            Some(spoken) => open_tcp(url.address, Door { spoken, is_proxied }, &mut listening),
+            None if url.scheme == Scheme::Udp => open_udp(url.address, &mut listening),
+            None => Err(io::ErrorKind::Unsupported.into()),
         };
         let address = address.map_err(refuse)?;
         bound.push(ListenUrl {
@@ -42,6 +42,17 @@ pub(super) fn open(
         });
     }
     Ok((bound, listening))
+}
+
+/// What is spoken on connections of a scheme; `None`: it has none here.
+fn spoken_on(scheme: Scheme) -> Option<Spoken> {
+    match scheme {
+        Scheme::Tcp => Some(Spoken::Plain),
+        Scheme::Tls => Some(Spoken::Tls),
+        // RFC 7983 section 7: STUN begins with 0 to 3. Nobody has a channel yet, so nothing else may.
+        Scheme::TcpTls => Some(Spoken::Either(|first| first <= 3)),
+        Scheme::Udp | Scheme::Http | Scheme::Https => None,
+    }
 }
 
 fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<SocketAddr> {
@@ -69,18 +80,18 @@ fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<Sock
 
 fn open_tcp(
     address: SocketAddr,
-    transport: Transport,
+    door: Door,
     listening: &mut [Listening],
 ) -> io::Result<SocketAddr> {
     let first = tcp::listen(address, false)?;
     let address = first.local_addr()?;
     if let [only] = listening {
-        only.tcp.push((first, transport));
+        only.tcp.push((first, door));
         return Ok(address);
     }
     drop(first);
     for shard in &mut *listening {
-        shard.tcp.push((tcp::listen(address, true)?, transport));
+        shard.tcp.push((tcp::listen(address, true)?, door));
     }
     if let Some((last, _)) = listening.last().and_then(|shard| shard.tcp.last()) {
         steered(address, tcp::steer_by_source(last, count(listening)));
@@ -95,6 +106,8 @@ fn count(listening: &[Listening]) -> u32 {
 /// All 5-tuples of a client meet one shard: a reservation token is good on any of them (RFC 8656 §7.2), a data connection
 /// finds what its control connection has made (RFC 6062 §5.4), and what its address may have is counted in one place.
 /// Without that the relay still serves, but for these.
+///
+/// Behind a proxy the address is the proxy's: all its clients meet one shard.
 fn steered(address: SocketAddr, result: io::Result<()>) {
     if let Err(error) = result {
         tracing::warn!(%address, %error, "clients meet a shard by 5-tuple: reservation tokens and data connections may be refused");

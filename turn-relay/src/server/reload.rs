@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ops::config::Problems;
+use ops::tls::{Certificates, Watch};
 
 use super::{BindError, Server, check};
-use crate::certificates::{Certificates, Watch};
-use crate::config::{Config, Shared, relay_config};
+use crate::config::{ALPN, Config, Shared, relay_config};
 use crate::shard::{Command, NewConfig};
 
 /// What came of a new configuration, by its keys.
@@ -121,7 +121,7 @@ impl Server {
         if setup.config.tls.as_ref() == Some(files) {
             return Ok(None);
         }
-        let loaded = Certificates::load(files)?;
+        let loaded = Certificates::load(files, ALPN)?;
         let reloads = setup.certificate_reloads.clone();
         let watch =
             Watch::start(certificates.clone(), files.clone(), reloads).map_err(BindError::Start)?;
@@ -146,6 +146,7 @@ fn keep_started(new: Config, started: &Config) -> Config {
     };
     Config {
         listen: started.listen.clone(),
+        proxy: started.proxy.clone(),
         relay_addresses: started.relay_addresses.clone(),
         relay_ports: started.relay_ports,
         external_addresses: started.external_addresses.clone(),
@@ -162,6 +163,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
     let has_tls_changed = new.tls.is_some() != running.tls.is_some();
     let fixed = [
         ("listen", new.listen != running.listen),
+        ("proxy", new.proxy != running.proxy),
         (
             "relay-addresses",
             new.relay_addresses != running.relay_addresses,

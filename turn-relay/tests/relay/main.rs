@@ -11,7 +11,9 @@
 mod bounds;
 mod client;
 mod daemon;
+mod doors;
 mod drain;
+mod haproxy;
 mod harness;
 mod metrics;
 mod reload;

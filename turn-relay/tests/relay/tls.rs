@@ -69,6 +69,24 @@ fn plain_turn_on_the_tls_port_is_cut_off() {
 }
 
 #[test]
+fn a_handshake_that_never_ends_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = start(tls_config(folder.path()).0);
+    let mut client = Client::tcp(relay.addr(Scheme::Tls, V4));
+    // A ClientHello of 65,535 bytes, 18 KiB of which come.
+    let mut hello = vec![0x16, 3, 1, 0, 6, 1, 0, 0xFF, 0xFF, 3, 3];
+    for _ in 0..18 {
+        hello.extend([0x16, 3, 1, 4, 0]);
+        hello.extend([7; 1024]);
+    }
+    client.send_raw(&hello);
+    relay.expect(
+        "rallypoint_turn_connections_ended_total{reason=\"tls\"}",
+        1.0,
+    );
+}
+
+#[test]
 fn a_bad_certificate_is_a_start_error_that_names_key_and_file() {
     let folder = tempfile::tempdir().unwrap();
     let (config, _) = tls_config(folder.path());
@@ -250,6 +268,15 @@ pub(crate) fn tls(
     certificate: &CertificateDer<'static>,
     alpn: &[u8],
 ) -> StreamOwned<ClientConnection, TcpStream> {
+    tls_over(connect(addr), certificate, alpn)
+}
+
+/// TLS on a connection that is there already.
+pub(crate) fn tls_over(
+    stream: TcpStream,
+    certificate: &CertificateDer<'static>,
+    alpn: &[u8],
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -262,6 +289,6 @@ pub(crate) fn tls(
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(
         ClientConnection::new(Arc::new(config), name).unwrap(),
-        connect(addr),
+        stream,
     )
 }

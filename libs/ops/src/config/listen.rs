@@ -14,6 +14,8 @@ pub enum Scheme {
     Tcp,
     /// A stream under TLS.
     Tls,
+    /// A plain stream or one under TLS, told apart by its first byte.
+    TcpTls,
     /// HTTP/1.1 and WebSocket in the clear.
     Http,
     /// HTTP/1.1 and WebSocket under TLS.
@@ -28,6 +30,7 @@ impl Scheme {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::TcpTls => "tcp+tls",
             Self::Http => "http",
             Self::Https => "https",
         }
@@ -41,6 +44,14 @@ pub struct ListenUrl {
     pub scheme: Scheme,
     /// The address to bind; port 0 lets the system choose.
     pub address: SocketAddr,
+}
+
+impl Scheme {
+    /// Whether a certificate is needed.
+    #[must_use]
+    pub fn needs_certificate(self) -> bool {
+        matches!(self, Self::Tls | Self::TcpTls | Self::Https)
+    }
 }
 
 impl ListenUrl {

@@ -11,46 +11,82 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use ops::label;
-use ops::metrics::{CounterVec, MetricError, Registry};
 use rustls::ServerConfig;
 
-use crate::config::TlsFiles;
-use crate::tls::{self, TlsError};
+use super::{TlsError, TlsFiles, load};
+use crate::label;
+use crate::metrics::{CounterVec, MetricError, Registry};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
 label! {
     /// What came of a changed certificate.
-    pub(crate) enum Reload: "outcome" {
+    pub enum Reload: "outcome" {
+        /// It is served to new connections.
         Served = "served",
+        /// It is at fault, and the old one stays.
         Refused = "refused",
     }
 }
 
-/// What new TLS connections are accepted with; shared by all shards.
+/// How often which of them came about.
+pub type Reloads = CounterVec<Reload>;
+
+/// What new TLS connections are accepted with; shared by all threads.
 #[derive(Debug, Clone)]
-pub(crate) struct Certificates(Arc<ArcSwap<ServerConfig>>);
+pub struct Certificates {
+    current: Arc<ArcSwap<ServerConfig>>,
+    alpn: &'static [&'static [u8]],
+}
 
 impl Certificates {
-    pub(crate) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(ArcSwap::new(tls::load(files)?))))
+    /// Reads the first one; connections may agree on a protocol named in `alpn`.
+    ///
+    /// # Errors
+    /// Which file is at fault, and why.
+    pub fn load(files: &TlsFiles, alpn: &'static [&'static [u8]]) -> Result<Self, TlsError> {
+        let config = load(files, alpn)?;
+        Ok(Self {
+            current: Arc::new(ArcSwap::new(config)),
+            alpn,
+        })
     }
 
-    pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        self.0.load_full()
+    /// What to accept the next connection with.
+    #[must_use]
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
     }
 
     /// Serves what was loaded from other files.
-    pub(crate) fn replace(&self, loaded: &Self, reloads: &CounterVec<Reload>) {
-        self.0.store(loaded.current());
+    pub fn replace(&self, loaded: &Self, reloads: &Reloads) {
+        self.current.store(loaded.current());
         reloads.with(Reload::Served).inc();
+    }
+
+    /// Reads the files again and serves what is in them; if that is at fault, the old one stays.
+    pub fn reload(&self, files: &TlsFiles, reloads: &Reloads) {
+        match load(files, self.alpn) {
+            Ok(config) => {
+                self.current.store(config);
+                reloads.with(Reload::Served).inc();
+                tracing::info!(certificate = %files.certificate.display(), "new certificate served");
+            }
+            // Two files change one after the other: the next look sees the second change.
+            Err(error) => {
+                reloads.with(Reload::Refused).inc();
+                tracing::warn!(%error, "changed certificate refused, the old one stays");
+            }
+        }
     }
 }
 
 /// Declares the count of reloads; without TLS it stays 0.
-pub(crate) fn declare(registry: &Registry) -> Result<CounterVec<Reload>, MetricError> {
+///
+/// # Errors
+/// It is declared already.
+pub fn declare(registry: &Registry) -> Result<Reloads, MetricError> {
     registry.counter_vec(
         "rallypoint_tls_certificate_reloads_total",
         "Changed certificates: served, or refused while the old one stays.",
@@ -59,27 +95,31 @@ pub(crate) fn declare(registry: &Registry) -> Result<CounterVec<Reload>, MetricE
 
 /// The thread that looks at the files; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    pub(crate) fn start(
+    /// Starts to look at `files`.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub fn start(
         certificates: Certificates,
         files: TlsFiles,
-        reloads: CounterVec<Reload>,
+        reloads: Reloads,
     ) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let mut seen = stamps(&files);
         let thread = thread::Builder::new()
-            .name("turn-tls".to_owned())
+            .name("tls-watch".to_owned())
             .spawn(move || {
                 while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                     let stamps = stamps(&files);
                     if stamps != seen {
                         seen = stamps;
-                        reload(&certificates, &files, &reloads);
+                        certificates.reload(&files, &reloads);
                     }
                 }
             })?;
@@ -96,21 +136,6 @@ impl Drop for Watch {
         if let Some(thread) = self.thread.take() {
             // Its own fault is no reason to fail the shutdown.
             let _ = thread.join();
-        }
-    }
-}
-
-fn reload(certificates: &Certificates, files: &TlsFiles, reloads: &CounterVec<Reload>) {
-    match tls::load(files) {
-        Ok(config) => {
-            certificates.0.store(config);
-            reloads.with(Reload::Served).inc();
-            tracing::info!(certificate = %files.certificate.display(), "new certificate served");
-        }
-        // Two files change one after the other: the next look sees the second change.
-        Err(error) => {
-            reloads.with(Reload::Refused).inc();
-            tracing::warn!(%error, "changed certificate refused, the old one stays");
         }
     }
 }
