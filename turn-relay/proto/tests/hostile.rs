@@ -228,6 +228,35 @@ fn flood_from_one_source_is_answered_with_a_quarter_of_its_bytes() {
 }
 
 #[test]
+fn five_tuple_with_an_allocation_is_no_reflector_either() {
+    // security.md A2, A3: who writes a player's address has the player answered as little as anybody.
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    alice.allocate(&mut world);
+    let (mut sent, mut answered) = (0, 0);
+    for n in 0..3_000_usize {
+        world.now.mono += Duration::from_micros(667);
+        let ask = [refresh(), allocate(), refresh().lifetime(0)][n % 3].clone();
+        let request = ask.unsigned(TX);
+        sent += request.len();
+        match world.client_sends(alice.path, &request) {
+            Got::Reply(reply) => {
+                assert!(reply.len() <= 3 * request.len(), "{}", request.len());
+                assert_eq!(crate::harness::Reply::parse(&reply).code, Some(401));
+                answered += reply.len();
+            }
+            got => assert_eq!(got, Got::Dropped(DropReason::AnswerLimited)),
+        }
+    }
+    assert!(answered * 4 <= sent, "{answered} of {sent} bytes");
+    assert_eq!(
+        alice.ask_once(&mut world, &refresh()).code,
+        None,
+        "a signature is proof"
+    );
+}
+
+#[test]
 fn anonymous_requests_leave_nothing_behind() {
     // security.md E1: 4.6.1 keeps 19.7 kB for 60 s.
     let mut world = World::new();
