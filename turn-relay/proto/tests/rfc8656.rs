@@ -24,3 +24,4 @@ mod permission;
 mod quota;
 mod refresh;
 mod regressions;
+mod security_goals;
