@@ -150,6 +150,37 @@ mod tests {
     }
 
     #[test]
+    fn twenty_five_thousand_frames_arrive_each_as_it_was_sent() {
+        // Goal F4: no payload is wrong and none is lost, wherever the reads end.
+        let mut state = 0x2545_F491_4F6C_DD1D_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below as u64).unwrap()
+        };
+        let sent: Vec<Vec<u8>> = (0..25_000_u32)
+            .map(|n| match random(50) {
+                0 => BINDING.to_vec(),
+                // Bytes that look like frames, and frames as long as they get (coturn c85248fb).
+                1 if n % 40 == 0 => channel_data(&BINDING.repeat(3_276)),
+                _ => channel_data(&n.to_be_bytes().repeat(random(40))),
+            })
+            .collect();
+        let stream = sent.concat();
+        let mut chunks = Vec::new();
+        let mut rest = &stream[..];
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at((random(3_000) + 1).min(rest.len()));
+            chunks.push(chunk);
+            rest = after;
+        }
+        let got = frames(&chunks, LONGEST_FRAME).unwrap();
+        assert_eq!(got.len(), sent.len());
+        assert!(got == sent);
+    }
+
+    #[test]
     fn the_longest_channel_data_passes() {
         let sent = channel_data(&vec![7; 65_535]);
         let chunks: Vec<&[u8]> = sent.chunks(1448).collect();

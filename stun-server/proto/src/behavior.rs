@@ -140,54 +140,84 @@ impl Wishes {
 }
 
 /// RFC 5780 section 6.1: both forms of the source, where the answer comes from, and the other of the
-/// endpoint asked. If the request is padded, so is the answer.
+/// endpoint asked. If the request is padded, so is the answer. What has no room is left out, and the
+/// second form of the source first.
 pub(crate) fn write_success(
     writer: &mut MessageWriter<'_>,
     source: SocketAddr,
     from: SocketAddr,
     asked: &Endpoint,
-    padded: Option<Room>,
+    room: Room,
 ) {
     let (plain, xored) = (MappedAddress(source), XorMappedAddress(source));
     let (origin, other) = (ResponseOrigin(from), OtherAddress(asked.other));
-    writer
-        .attribute(&xored)
-        .attribute(&plain)
-        .attribute(&origin)
-        .attribute(&other);
-    if let Some(room) = padded {
-        let lengths = [plain.len(), xored.len(), origin.len(), other.len()];
-        let addresses: usize = lengths.map(|len| len + ATTRIBUTE_HEADER_LEN).iter().sum();
-        if let Some(zeros) = room.padding(HEADER_LEN + addresses) {
-            writer.raw(AttributeType::PADDING, zeros);
-        }
+    let mut length = HEADER_LEN + ATTRIBUTE_HEADER_LEN + xored.len();
+    let mut takes = |value: usize| {
+        let longer = length + ATTRIBUTE_HEADER_LEN + value;
+        let fits = longer <= room.answer;
+        length = if fits { longer } else { length };
+        fits
+    };
+    let has_other = takes(other.len());
+    let has_origin = takes(origin.len());
+    let has_plain = takes(plain.len());
+    writer.attribute(&xored);
+    if has_plain {
+        writer.attribute(&plain);
+    }
+    if has_origin {
+        writer.attribute(&origin);
+    }
+    if has_other {
+        writer.attribute(&other);
+    }
+    if let Some(zeros) = room.padding(length) {
+        writer.raw(AttributeType::PADDING, zeros);
     }
 }
 
-/// How long a padded answer may be: as long as its request. RFC 5780 would have the interface's MTU,
-/// which makes 57 bytes out of each one that a stranger sends in somebody else's name.
+/// How long an answer may be, before its FINGERPRINT. With PADDING it is as long as its request: RFC
+/// 5780 would have the interface's MTU, which makes 57 bytes out of each one that a stranger sends in
+/// somebody else's name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    bytes: usize,
+    answer: usize,
+    padded: Option<usize>,
 }
 
 impl Room {
-    /// The room that the answer to `request` has, before its FINGERPRINT.
-    pub(crate) fn of(request: &Message<'_>) -> Self {
+    /// Three times the request, which is all that is answered to anybody who asks often.
+    pub(crate) fn of(request: &Message<'_>, is_padded: bool) -> Self {
         let trailer = if request.has_fingerprint() {
             FINGERPRINT_LEN
         } else {
             0
         };
+        let length = request.as_bytes().len();
         Self {
-            bytes: request.as_bytes().len().saturating_sub(trailer),
+            answer: (length * 3).saturating_sub(trailer),
+            padded: is_padded.then(|| length.saturating_sub(trailer)),
+        }
+    }
+
+    /// Whether the four addresses, of the source's family, have room.
+    pub(crate) fn is_enough(self, source: SocketAddr) -> bool {
+        let address = ATTRIBUTE_HEADER_LEN + MappedAddress(source).len();
+        HEADER_LEN + 4 * address <= self.answer
+    }
+
+    /// Room for them in any case.
+    pub(crate) fn widened(self) -> Self {
+        Self {
+            answer: usize::MAX,
+            ..self
         }
     }
 
     /// The PADDING for an answer that is `length` bytes long without it; `None` where not even its
     /// header has room. Messages and all other attributes are whole words, so this is too.
     fn padding(self, length: usize) -> Option<&'static [u8]> {
-        let rest = self.bytes.checked_sub(length + ATTRIBUTE_HEADER_LEN)?;
+        let rest = self.padded?.checked_sub(length + ATTRIBUTE_HEADER_LEN)?;
         ZEROS.get(..rest.min(ZEROS.len()))
     }
 }

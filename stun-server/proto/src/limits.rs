@@ -32,6 +32,8 @@ const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
 const LONGEST_BURST: u64 = 3_600_000_000;
 /// Marks the key of a source's bucket for redirects.
 const REDIRECT: u64 = 1 << 16;
+/// Marks the key of a source's bucket for long answers.
+const LONG: u64 = 1 << 17;
 /// How often a word that other shards change at the same moment is tried again.
 const ATTEMPTS: usize = 8;
 
@@ -164,6 +166,15 @@ impl SourceLimits {
         } else {
             Admission::Refused(Limit::Redirect)
         }
+    }
+
+    /// Whether an answer that was admitted may be more than three times as long as its request. As many
+    /// may as are redirected: a client that discovers its NAT's behavior needs both about as often.
+    #[must_use]
+    pub fn admit_long(&self, now: Instant, source: IpAddr) -> bool {
+        let [(kind, address), _] = keys(source);
+        let key = (kind | LONG, address);
+        self.is_exempt(source) || self.take(self.micros(now), key, self.redirect)
     }
 
     fn is_exempt(&self, source: IpAddr) -> bool {

@@ -264,8 +264,11 @@ impl Responder {
                 classic::write_success(&mut writer, canonical, from, asked.as_ref());
             }
             (Dialect::Rfc8489, Some(asked)) => {
-                let padded = wishes.is_padded.then(|| Room::of(request));
-                behavior::write_success(&mut writer, canonical, from, asked, padded);
+                let mut room = Room::of(request, wishes.is_padded);
+                if !room.is_enough(canonical) && self.limits.admit_long(now, canonical.ip()) {
+                    room = room.widened();
+                }
+                behavior::write_success(&mut writer, canonical, from, asked, room);
             }
             // XOR-MAPPED-ADDRESS and nothing else: SOFTWARE and the like would make the answer larger
             // than a forged request is worth. 32 bytes for IPv4, 44 for IPv6 (RFC 8489 section 6.3.1.1).

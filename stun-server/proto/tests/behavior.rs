@@ -279,6 +279,72 @@ fn padding_is_answered_with_padding_and_never_with_more_than_was_asked() {
 }
 
 #[test]
+fn whoever_asks_often_is_answered_with_three_times_the_request_at_most() {
+    // A bare request is 20 bytes, the whole answer 68 or 116: as often as a client needs it.
+    let bare = request(|_| {});
+    let mut harness = Harness::new();
+    for _ in 0..10 {
+        harness.route(A1_P1, &bare);
+        assert_eq!(harness.reply.len(), 68);
+    }
+    harness.route(A1_P1, &bare);
+    assert_eq!(harness.reply.len(), 56);
+    let reply = harness.reply();
+    assert_eq!(reply.attribute::<MappedAddress>(), Ok(None));
+    let xored = XorMappedAddress(harness.source);
+    assert_eq!(reply.attribute(), Ok(Some(xored)));
+    assert_eq!(reply.attribute(), Ok(Some(OtherAddress(address(A2_P2)))));
+    assert_eq!(reply.attribute(), Ok(Some(ResponseOrigin(address(A1_P1)))));
+    // Longer requests have room for all of it, and a second later it is there again.
+    harness.route(A1_P1, &change(false, false));
+    assert_eq!(harness.reply.len(), 68);
+    harness.now += Duration::from_secs(1);
+    harness.route(A1_P1, &bare);
+    assert_eq!(harness.reply.len(), 68);
+
+    let (primary, alternate) = ("[2001:db8::10]:3478", "[2001:db8::11]:3479");
+    let mut harness = Harness::at(primary, alternate);
+    harness.source = address("[2001:db8:1::1]:50000");
+    for n in 0..20 {
+        harness.route(primary, &bare);
+        assert_eq!(harness.reply.len(), if n < 10 { 116 } else { 44 });
+    }
+    harness.route(primary, &change(false, false));
+    assert_eq!(harness.reply.len(), 68, "28 bytes: the other address too");
+}
+
+#[test]
+fn flood_from_one_source_is_answered_with_a_quarter_of_its_bytes() {
+    // Goal A3 with two addresses: 1,500 requests a second, counted once the burst is over.
+    let bare = request(|_| {});
+    for (primary, alternate, source) in [
+        (A1_P1, A2_P2, CLIENT),
+        (
+            "[2001:db8::10]:3478",
+            "[2001:db8::11]:3479",
+            "[2001:db8:1::1]:50000",
+        ),
+    ] {
+        let mut harness = Harness::at(primary, alternate);
+        harness.source = address(source);
+        let (mut sent, mut answered) = (0, 0);
+        for n in 0..6_000 {
+            harness.now += Duration::from_micros(667);
+            let verdict = harness.handle(primary, &bare);
+            if n >= 3_000 {
+                sent += bare.len();
+                answered += harness.reply.len();
+            }
+            assert_eq!(
+                matches!(verdict, Verdict::Reply { .. }),
+                !harness.reply.is_empty()
+            );
+        }
+        assert!(answered * 4 <= sent, "{answered} of {sent} bytes");
+    }
+}
+
+#[test]
 fn a_long_datagram_is_not_sent_to_another_port() {
     // Section 6.1: RESPONSE-PORT together with PADDING MUST be refused with 400.
     let mut harness = Harness::new();

@@ -50,6 +50,57 @@ fn files_named_in_code_spans_exist() -> Result<()> {
     Ok(())
 }
 
+/// Documents name files by the end of their path, and tests as `file.rs::function`.
+#[test]
+fn files_and_tests_named_by_their_end_exist() -> Result<()> {
+    const BY_THEIR_END: [&str; 2] = ["docs/rfc-coverage.md", "docs/security-goals.md"];
+    let sources: Vec<PathBuf> = tracked_files()?
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))
+        .collect();
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for file in documents()? {
+        let by_its_end = BY_THEIR_END.iter().any(|name| file == Path::new(name));
+        for span in code_spans(&read(&file)?) {
+            let (name, function) = match span.split_once(".rs::") {
+                Some((name, function)) => (format!("{name}.rs"), Some(function)),
+                None if by_its_end && span.ends_with(".rs") => (span.clone(), None),
+                None => continue,
+            };
+            checked += 1;
+            let found = sources
+                .iter()
+                .filter(|source| source.ends_with(&name))
+                .any(|source| function.is_none_or(|function| is_test(source, function)));
+            if !found {
+                missing.push(format!("{}: {span}", file.display()));
+            }
+        }
+    }
+    ensure!(missing.is_empty(), "{}", missing.join("\n"));
+    ensure!(checked > 150, "only {checked} names were found");
+    Ok(())
+}
+
+/// Whether the file has a test of that name.
+fn is_test(source: &Path, function: &str) -> bool {
+    let Ok(text) = read(source) else { return false };
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    lines.iter().enumerate().any(|(at, line)| {
+        let declares = ["fn ", "async fn "].iter().any(|prefix| {
+            line.strip_prefix(prefix)
+                .and_then(|rest| rest.strip_prefix(function))
+                .is_some_and(|rest| rest.starts_with('('))
+        });
+        let attributes = lines[..at]
+            .iter()
+            .rev()
+            .take_while(|above| above.starts_with("#[") || above.starts_with("//"));
+        declares && attributes.into_iter().any(|line| line.contains("test"))
+    })
+}
+
 #[test]
 fn crates_named_with_cargo_exist() -> Result<()> {
     let manifests = tracked_files()?

@@ -74,8 +74,9 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) now: Now,
     pub(crate) tick: Tick,
     pub(crate) path: &'a Path,
-    /// The 5-tuple has an allocation: its owner is never locked out by others' failures.
-    pub(crate) owns_allocation: bool,
+    /// Whose allocation the 5-tuple has: he is never locked out of it by others' failures. Other
+    /// users are guessed at there as slowly as anywhere.
+    pub(crate) owner: Option<&'a str>,
     /// An expired credential is refused (Allocate, Refresh); an allocation that lives on may still
     /// be worked with and ended.
     pub(crate) expiry_counts: bool,
@@ -241,7 +242,8 @@ impl Authenticator {
     ) -> Result<Proof, Refusal> {
         let source = at.path.remote.ip();
         let name = claim.user.limit_key();
-        if !at.owns_allocation && !limiter.may_judge(at.tick, source, &name) {
+        let is_owner = self.is_owner(at.owner, &claim.user);
+        if !is_owner && !limiter.may_judge(at.tick, source, &name) {
             return Err(Refusal::Drop(DropReason::SignatureLimited));
         }
         let signer_if_right = |user: &str, password: &str| {
@@ -263,12 +265,25 @@ impl Authenticator {
                 Ok(proof)
             }
             None => {
-                if !at.owns_allocation && why != AuthFailure::Expired {
+                if !is_owner && why != AuthFailure::Expired {
                     limiter.failed(at.tick, source, &name);
                 }
                 Err(Refusal::unauthenticated(why))
             }
         }
+    }
+
+    fn is_owner(&self, owner: Option<&str>, user: &ClaimedUser<'_>) -> bool {
+        owner.is_some_and(|owner| match user {
+            ClaimedUser::Name(name) => {
+                *name == owner
+                    || self
+                        .secrets
+                        .as_ref()
+                        .is_some_and(|secrets| secrets.subject(name) == Ok(owner))
+            }
+            ClaimedUser::Hash(hash) => self.hashes.get(hash).is_some_and(|name| **name == *owner),
+        })
     }
 
     /// Tries each password the user may have. One signature is computed for unknown users too, so

@@ -452,6 +452,44 @@ fn owner_of_an_allocation_is_never_locked_out() {
 }
 
 #[test]
+fn allocation_of_ones_own_is_no_licence_to_guess_at_others() {
+    // security.md F5. A right guess would be told from a wrong one: 441 and 401.
+    let mut world = World::new();
+    let mut alice = Player::minted("198.51.100.7:5000", "alice-of-the-shop", 3_600);
+    alice.allocate(&mut world);
+    let mut judged = 0;
+    for guess in 0..100 {
+        let mut guesser = Player {
+            user: "bob".into(),
+            password: format!("guess{guess}"),
+            next_transaction: 1_000 + guess,
+            ..alice.clone()
+        };
+        let request = guesser.sign(&refresh());
+        judged += u32::from(matches!(
+            world.client_sends(alice.path, &request),
+            Got::Reply(_)
+        ));
+    }
+    assert_eq!(judged, 5);
+    // Her own name, minted anew, goes on being judged whatever was sent in it.
+    let mut spoofer = Player {
+        password: "wrong".into(),
+        ..alice.clone()
+    };
+    for _ in 0..10 {
+        let request = spoofer.sign(&refresh().lifetime(0));
+        assert_eq!(
+            world.client_sends(alice.path, &request).reply().code,
+            Some(401)
+        );
+    }
+    let anew = Player::minted("198.51.100.7:5000", "alice-of-the-shop", 7_200);
+    (alice.user, alice.password) = (anew.user, anew.password);
+    assert_eq!(alice.ask_once(&mut world, &refresh()).code, None);
+}
+
+#[test]
 fn spoofer_without_a_nonce_cannot_lock_an_address_out() {
     let mut world = World::new();
     let mut spoofer = Player {

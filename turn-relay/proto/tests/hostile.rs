@@ -228,6 +228,35 @@ fn flood_from_one_source_is_answered_with_a_quarter_of_its_bytes() {
 }
 
 #[test]
+fn five_tuple_with_an_allocation_is_no_reflector_either() {
+    // security.md A2, A3: who writes a player's address has the player answered as little as anybody.
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    alice.allocate(&mut world);
+    let (mut sent, mut answered) = (0, 0);
+    for n in 0..3_000_usize {
+        world.now.mono += Duration::from_micros(667);
+        let ask = [refresh(), allocate(), refresh().lifetime(0)][n % 3].clone();
+        let request = ask.unsigned(TX);
+        sent += request.len();
+        match world.client_sends(alice.path, &request) {
+            Got::Reply(reply) => {
+                assert!(reply.len() <= 3 * request.len(), "{}", request.len());
+                assert_eq!(crate::harness::Reply::parse(&reply).code, Some(401));
+                answered += reply.len();
+            }
+            got => assert_eq!(got, Got::Dropped(DropReason::AnswerLimited)),
+        }
+    }
+    assert!(answered * 4 <= sent, "{answered} of {sent} bytes");
+    assert_eq!(
+        alice.ask_once(&mut world, &refresh()).code,
+        None,
+        "a signature is proof"
+    );
+}
+
+#[test]
 fn anonymous_requests_leave_nothing_behind() {
     // security.md E1: 4.6.1 keeps 19.7 kB for 60 s.
     let mut world = World::new();
@@ -246,7 +275,8 @@ fn anonymous_requests_leave_nothing_behind() {
 
 #[test]
 fn forged_control_messages_change_nothing() {
-    // security.md F2: unsigned, signed by nobody, signed by another.
+    // security.md F2: unsigned, signed by nobody, with the signature of another message, and signed
+    // by another user.
     let mut world = World::new();
     let mut alice = Player::alice("198.51.100.7:5000");
     let relayed = alice.allocate(&mut world);
@@ -256,6 +286,14 @@ fn forged_control_messages_change_nothing() {
         password: "guessed".into(),
         ..alice.clone()
     };
+    let mut bob = Player {
+        user: "bob".into(),
+        password: "builder".into(),
+        ..alice.clone()
+    };
+    let binding = alice.sign(&binding());
+    let (_, signature) = binding.split_at(binding.len() - 20);
+    let mut refused = 0;
     for ask in [
         refresh().lifetime(0),
         refresh(),
@@ -264,14 +302,19 @@ fn forged_control_messages_change_nothing() {
         channel_bind(0x4000, "20.30.40.99:6000"),
         allocate(),
     ] {
-        let unsigned = world.client_sends(alice.path, &ask.unsigned(TX)).reply();
-        assert_eq!(unsigned.code, Some(401));
-        let forged = forger.sign(&ask);
-        assert_eq!(
-            world.client_sends(alice.path, &forged).reply().code,
-            Some(401)
-        );
+        let mut transplanted = alice.sign(&ask);
+        let end = transplanted.len() - 20;
+        transplanted[end..].copy_from_slice(signature);
+        for forged in [ask.unsigned(TX), forger.sign(&ask), transplanted] {
+            let reply = world.client_sends(alice.path, &forged).reply();
+            assert_eq!((reply.code, reply.signature), (Some(401), None));
+            refused += 1;
+        }
+        let reply = bob.ask_once(&mut world, &ask);
+        assert!(matches!(reply.code, Some(437 | 441)), "{reply:?}");
+        refused += 1;
     }
+    assert!(refused >= 21);
     assert_eq!(world.relay.gauges(), before);
     world.peer_sends(PEER, relayed, b"hi").forwarded();
 }

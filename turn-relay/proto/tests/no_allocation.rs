@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use harness::{Ask, PEER, Player, World, addr, channel_bind, create_permission};
+use harness::{Ask, PEER, Player, World, addr, allocate, channel_bind, create_permission};
 use stun_wire::attribute::Data;
 use stun_wire::{Method, TransactionId};
 use turn_relay_proto::{Relay, RelayAddr, Verdict};
@@ -108,6 +108,53 @@ fn data_path_does_not_allocate() {
     });
     assert_eq!((forwarded, dropped), (4_000, 3_000));
     assert_eq!(count, 0, "the data path called the allocator");
+}
+
+#[test]
+fn anonymous_and_forged_requests_are_not_remembered() {
+    // security.md E1, E2: 200,000 anonymous Allocates, 200,000 forged ones, as many ClientHellos of
+    // DTLS, each from its own address. coturn 4.6.1 keeps 19.7 kB and 67 kB of each for a minute.
+    const COUNT: u32 = 200_000;
+    const CLIENT_HELLO: [u8; 25] = [
+        22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let mut world = World::with(|config| {
+        config.limits.exempt = vec!["0.0.0.0/0".parse().expect("a prefix")]; // every one is answered
+    });
+    let anonymous = allocate().fingerprint().unsigned(TransactionId([1; 12]));
+    let mut guesser = Player::alice("198.51.100.7:5000");
+    guesser.greet(&mut world);
+    guesser.password = "wrong".into();
+    let forged = guesser.sign(&allocate());
+    let mut reply = Vec::with_capacity(2_048);
+    let mut path = guesser.path;
+    let before = BYTES.with(Cell::get);
+    let mut answered = 0;
+    for n in 0..COUNT {
+        path.remote = (std::net::Ipv4Addr::from_bits(0x0B00_0000 + n), 5_000).into();
+        for (bytes, path) in [
+            (&anonymous[..], path),
+            (&forged[..], path), // a nonce of somebody else's: 438
+            (&CLIENT_HELLO, path),
+        ] {
+            let verdict = world
+                .relay
+                .handle_client(world.now, path, bytes, &mut reply);
+            answered += u32::from(matches!(verdict, Verdict::Reply { .. }));
+        }
+    }
+    // And those that are judged: the nonce is theirs, the signature is not.
+    let judged = COUNT / 10;
+    for _ in 0..judged {
+        let verdict = world
+            .relay
+            .handle_client(world.now, guesser.path, &forged, &mut reply);
+        answered += u32::from(matches!(verdict, Verdict::Reply { .. }));
+    }
+    assert_eq!(answered, 2 * COUNT + judged);
+    let held = BYTES.with(Cell::get).wrapping_sub(before).cast_signed();
+    assert!(held <= 1_024, "{held} bytes of {answered} requests");
+    world.assert_empty();
 }
 
 /// What a machine holds: what dropping it gives back.

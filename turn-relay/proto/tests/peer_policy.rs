@@ -86,6 +86,33 @@ const FORMS: &[(&str, PeerDenial)] = &[
     ("4000::1", NotListed),
     ("a000::1", NotListed),
     ("::1:0:0:1", NotListed),
+    // The rims of the ranges above, and more encodings of what hides in them.
+    ("0.255.255.255", NeverAPeer),
+    ("169.254.255.255", NeverAPeer),
+    ("239.255.255.255", NeverAPeer),
+    ("247.1.2.3", NeverAPeer),
+    ("ff01::1", NeverAPeer),
+    ("ff05::1:3", NeverAPeer),
+    ("feb0::a9fe:a9fe", NeverAPeer),
+    ("::ffff:0.0.0.0", EmbeddedIpv4),
+    ("::ffff:10.0.0.1", EmbeddedIpv4),
+    ("::ffff:169.254.169.254", EmbeddedIpv4),
+    ("::ffff:192.168.1.1", EmbeddedIpv4),
+    ("::10.0.0.1", EmbeddedIpv4),
+    ("::169.254.169.254", EmbeddedIpv4),
+    ("::ffff:0:169.254.169.254", EmbeddedIpv4),
+    ("64:ff9b::10.0.0.1", EmbeddedIpv4),
+    ("64:ff9b::169.254.169.254", EmbeddedIpv4),
+    ("64:ff9b:1::a9fe:a9fe", EmbeddedIpv4),
+    ("2002:a00:1::1", EmbeddedIpv4),
+    ("2002:a9fe:a9fe::1", EmbeddedIpv4),
+    ("2001:0:a00:1::f5ff:fffe", EmbeddedIpv4),
+    ("2a00:1:2:3:0:5efe:169.254.169.254", EmbeddedIpv4),
+    ("2a00:1:2:3:200:5efe:10.0.0.1", EmbeddedIpv4),
+    ("192.0.0.8", NotListed),
+    ("192.168.255.255", NotListed),
+    ("203.0.113.255", NotListed),
+    ("fd12:3456:789a::1", NotListed),
 ];
 
 /// Ordinary addresses beside the special ranges.
@@ -142,31 +169,30 @@ fn every_special_form_is_refused_and_ordinary_addresses_are_not() {
 
 #[test]
 fn every_door_refuses_every_special_form() {
-    // CreatePermission, ChannelBind and Send; security.md B1.
+    // security.md B1: 92 forms and one more, four ways each: a permission, a permission beside an ordinary one, a
+    // channel, a Send indication.
     let mut world = World::new();
     let mut alice = Player::alice("198.51.100.7:5000");
     alice.ask(
         &mut world,
         allocate().additional_family(AddressFamily::Ipv6),
     );
+    let mut refused = 0;
     for (form, _) in FORMS {
         let peer = peer(form).to_string();
-        assert_eq!(
-            alice.ask(&mut world, create_permission(&[&peer])).code,
-            Some(403),
-            "{form}"
-        );
-        assert_eq!(
-            alice.ask(&mut world, channel_bind(0x4000, &peer)).code,
-            Some(403),
-            "{form}"
-        );
-        assert_eq!(
-            alice.send(&mut world, &peer, b"?"),
-            Got::Dropped(DropReason::NoPermission),
-            "{form}"
-        );
+        for ask in [
+            create_permission(&[&peer]),
+            create_permission(&[PEER, &peer]),
+            channel_bind(0x4000, &peer),
+        ] {
+            assert_eq!(alice.ask(&mut world, ask).code, Some(403), "{form}");
+            refused += 1;
+        }
+        let got = alice.send(&mut world, &peer, b"?");
+        assert_eq!(got, Got::Dropped(DropReason::NoPermission), "{form}");
+        refused += 1;
     }
+    assert!(refused >= 368 && refused == 4 * FORMS.len());
     assert_eq!(world.tally.forwarded, 0);
     assert_eq!(world.relay.gauges().permissions, 0);
 }

@@ -55,32 +55,48 @@ fn invariants_hold_under_random_sequences() {
         let Ok(run) = run else {
             panic!("seed {seed} failed")
         };
+        reached.forwarded += run.forwarded;
         reached.allocations += run.allocations;
         reached.channels += run.channels;
         reached.bound += run.bound;
     }
     // The invariants are those of a relay at work.
     let Reached {
+        forwarded,
         allocations,
         channels,
         bound,
     } = reached;
     assert!(
-        allocations > 300 && channels > 30 && bound > 5,
+        forwarded > 0 && allocations > 300 && channels > 30 && bound > 5,
         "{reached:?}"
     );
 }
 
-/// Thirty days of mixed traffic in virtual time.
+/// Thirty days of mixed traffic in virtual time, well under a minute of ours. `RALLYPOINT_SEED` tells
+/// another story; the seed is printed.
 #[test]
 fn thirty_days_leave_nothing_behind() {
-    let mut game = Game::new(4_711);
+    let seed = std::env::var("RALLYPOINT_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(4_711);
+    println!("thirty days with RALLYPOINT_SEED={seed}");
+    let run = std::panic::catch_unwind(|| thirty_days(seed));
+    assert!(run.is_ok(), "RALLYPOINT_SEED={seed} failed");
+}
+
+fn thirty_days(seed: u64) {
+    let mut game = Game::new(seed);
     let end = game.world.now.mono + Duration::from_secs(30 * 86_400);
     while game.world.now.mono < end {
-        game.step();
+        for _ in 0..game.rng.random_range(1..30) {
+            game.step();
+        }
         let nap = game.rng.random_range(0..1_200);
         game.world.wait_secs(nap);
     }
+    assert!(game.world.tally.forwarded > 1_000, "{:?}", game.world.tally);
     game.finish();
 }
 
@@ -89,7 +105,10 @@ fn play(seed: u64) -> Reached {
     for _ in 0..800 {
         game.step();
     }
-    let mut reached = Reached::default();
+    let mut reached = Reached {
+        forwarded: game.world.tally.forwarded,
+        ..Reached::default()
+    };
     for event in game.world.take_events() {
         match event {
             Event::AllocationCreated { .. } => reached.allocations += 1,
@@ -105,6 +124,7 @@ fn play(seed: u64) -> Reached {
 /// How far random sequences have come.
 #[derive(Debug, Default)]
 struct Reached {
+    forwarded: u64,
     allocations: usize,
     channels: usize,
     bound: usize,
@@ -163,7 +183,8 @@ impl Game {
     fn step(&mut self) {
         match self.rng.random_range(0..24) {
             20..=23 => self.connections(),
-            0..=8 => self.request(),
+            0..=6 => self.request(),
+            7..=8 => self.session(),
             9..=12 => self.client_data(),
             13..=15 => self.peer_data(),
             16 => self.mutated(),
@@ -201,6 +222,22 @@ impl Game {
             _ => channel_bind(number, &peer),
         };
         self.ask(player, &ask);
+    }
+
+    /// What a player comes for, as far as the moment lets him.
+    fn session(&mut self) {
+        let (player, peer) = (self.player(), self.peer());
+        for ask in [allocate(), allocate(), channel_bind(0x4000, &peer)] {
+            self.ask(player, &ask);
+        }
+        let relayed = self.recent_relayed();
+        for len in 0..self.rng.random_range(1..20) {
+            let data = vec![9; len * 100];
+            let got = self.players[player].send_channel(&mut self.world, 0x4000, &data);
+            self.check_forward(got);
+            let got = self.world.peer_sends(&peer, relayed, &data);
+            self.check_forward(got);
+        }
     }
 
     /// Asks, and once more with a new nonce if the relay wants one.
@@ -245,7 +282,7 @@ impl Game {
     }
 
     fn peer_data(&mut self) {
-        let relayed = self.relayed[self.rng.random_range(0..self.relayed.len())];
+        let relayed = self.recent_relayed();
         let peer = self.peer();
         let data = vec![8; self.rng.random_range(0..2_000)];
         let got = self.world.peer_sends(&peer, relayed, &data);
@@ -268,9 +305,15 @@ impl Game {
         self.check_forward(got);
     }
 
+    /// One of the last relayed addresses, most of which are still there.
+    fn recent_relayed(&mut self) -> SocketAddr {
+        let old = self.relayed.len().saturating_sub(8);
+        self.relayed[self.rng.random_range(old..self.relayed.len())]
+    }
+
     /// Peers answer and come, bytes cross, connections end, clients claim theirs.
     fn connections(&mut self) {
-        let relayed = self.relayed[self.rng.random_range(0..self.relayed.len())];
+        let relayed = self.recent_relayed();
         let peer = self.peer();
         match self.rng.random_range(0..7) {
             0 | 5 => {
@@ -399,7 +442,7 @@ impl Game {
     /// A peer of the list, or another player's relayed address.
     fn peer(&mut self) -> String {
         if self.rng.random_range(0..4) == 0 {
-            return self.relayed[self.rng.random_range(0..self.relayed.len())].to_string();
+            return self.recent_relayed().to_string();
         }
         PEERS[self.rng.random_range(0..PEERS.len())].to_owned()
     }

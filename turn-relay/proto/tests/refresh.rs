@@ -124,3 +124,16 @@ fn retransmitted_refresh_gets_the_same_answer() {
     // A late copy of the request that made the allocation is answered as it was then (§7.2).
     assert_eq!(alice.ask(&mut world, allocate()).code, Some(437));
 }
+
+#[test]
+fn first_of_two_attributes_counts() {
+    // RFC 8489 §14: duplicates may be ignored.
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    alice.allocate(&mut world);
+    let reply = alice.ask(&mut world, refresh().lifetime(900).lifetime(0));
+    assert_eq!((reply.code, reply.lifetime), (None, Some(900)));
+    let reply = alice.ask(&mut world, refresh().lifetime(0).lifetime(900));
+    assert_eq!((reply.code, reply.lifetime), (None, Some(0)));
+    world.assert_empty();
+}

@@ -25,4 +25,5 @@ mod permission;
 mod quota;
 mod refresh;
 mod regressions;
+mod security_goals;
 mod tcp_relaying;

@@ -72,11 +72,16 @@ impl Relay {
             signer: None,
             fingerprint: message.has_fingerprint(),
         };
+        let allocation = self
+            .tables
+            .find_client(&path)
+            .and_then(|id| self.tables.get(id));
+        let owns_allocation = allocation.is_some();
         let circumstances = Circumstances {
             now,
             tick,
             path: &path,
-            owns_allocation: self.tables.find_client(&path).is_some(),
+            owner: allocation.map(|allocation| self.holdings.name(allocation.user)),
             expiry_counts: expiry_counts(method, message),
         };
         match self
@@ -99,7 +104,12 @@ impl Relay {
             Err(Refusal::Say { code, why, signer }) => {
                 self.counters.count_auth_failure(why);
                 envelope.signer = signer;
-                self.refuse(&circumstances, message, &mut envelope, code, reply)
+                let stranger = Stranger {
+                    tick,
+                    path,
+                    owns_allocation,
+                };
+                self.refuse(stranger, message, &mut envelope, code, reply)
             }
         }
     }
@@ -127,19 +137,20 @@ impl Relay {
     /// Answers an unproven request: within its rate, and within three times its length.
     fn refuse(
         &mut self,
-        at: &Circumstances<'_>,
+        stranger: Stranger,
         message: &Message<'_>,
         envelope: &mut Envelope,
         code: u16,
         reply: &mut Vec<u8>,
     ) -> Verdict {
-        let path = *at.path;
-        // A handshake or an allocation has proven that the source is there.
-        let proven = path.transport.is_stream() || at.owns_allocation || envelope.signer.is_some();
+        let Stranger { tick, path, .. } = stranger;
+        // A handshake or a signature proves that the source is there. An allocation does not: anybody
+        // can write its owner's address.
+        let proven = path.transport.is_stream() || envelope.signer.is_some();
         if !proven
             && !self
                 .limiter
-                .admit(at.tick, Unproven::Challenge, path.remote.ip())
+                .admit(tick, Unproven::Challenge, path.remote.ip())
         {
             return Verdict::Dropped(DropReason::AnswerLimited);
         }
@@ -160,6 +171,7 @@ impl Relay {
                 RequestMethod::Allocate
                 | RequestMethod::Binding
                 | RequestMethod::ConnectionBind => error_code::BAD_REQUEST,
+                _ if stranger.owns_allocation => error_code::UNAUTHENTICATED,
                 RequestMethod::Refresh
                 | RequestMethod::CreatePermission
                 | RequestMethod::ChannelBind
@@ -169,7 +181,7 @@ impl Relay {
             return self.respond(path, envelope, Err(Reject::bare(bare)), reply);
         }
         envelope.fingerprint &= len.saturating_add(Envelope::FINGERPRINT_LEN) <= room;
-        let nonce = self.auth.nonce(at.tick, &path, list.is_some());
+        let nonce = self.auth.nonce(tick, &path, list.is_some());
         let realm = self.auth.realm();
         let challenge = Challenge {
             code,
@@ -236,6 +248,15 @@ impl Relay {
         writer.finish();
         self.outbox.push_back((client, bytes));
     }
+}
+
+/// Who has to be answered without proof.
+#[derive(Clone, Copy)]
+struct Stranger {
+    tick: Tick,
+    path: Path,
+    /// His 5-tuple, or one that he borrowed, has an allocation: 437 would be a lie.
+    owns_allocation: bool,
 }
 
 /// An expired credential makes nothing and prolongs nothing; what lives may still be used, and ended
