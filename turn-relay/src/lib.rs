@@ -14,6 +14,7 @@ mod certificates;
 mod config;
 mod connections;
 mod counters;
+mod external;
 mod frame;
 mod outward;
 mod server;
@@ -24,8 +25,12 @@ mod stream;
 mod streams;
 mod tls;
 
-pub use config::{Config, Drain, EXAMPLE, NamedSecret, Peers, StreamLimits, TlsFiles};
-pub use server::{BindError, ReloadError, Reloaded, Server};
+pub use config::{
+    Config, Discovery, Drain, EXAMPLE, ExternalAddresses, NamedSecret, Peers, StreamLimits,
+    StunServer, TlsFiles,
+};
+pub use external::DiscoveryError;
+pub use server::{BindError, ReloadError, Reloaded, Server, ShardFailure};
 pub use tls::TlsError;
 
 pub use ops::config::{IpPrefix, ListenUrl, PortRange, Scheme, Secret};

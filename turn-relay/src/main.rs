@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use ops::Health;
 use ops::admin::Admin;
 use ops::daemon::{self, Program, Start};
+use ops::logging::OPERATOR;
 use ops::metrics::{self, BuildInfo, Registry};
 use reload_requests::{ConfigFile, ReloadRequests};
 use turn_relay::{Config, EXAMPLE, Server};
@@ -63,12 +64,14 @@ fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
         };
         let mut server = Server::bind(config, &registry)?;
         for (scheme, addr) in server.local_addrs() {
-            tracing::info!("listening on {}://{addr}", scheme.as_str());
+            tracing::info!(name: OPERATOR, "listening on {}://{addr}", scheme.as_str());
         }
         health.set_ready(true);
         loop {
             tokio::select! {
                 () = &mut signal => break,
+                // The supervisor starts it again (systemd: Restart=always).
+                failure = server.failure() => return Err(failure.into()),
                 file = reloads.next() => {
                     // What came of it is in the log and the metrics.
                     let _ = server.reload_file(file);

@@ -2,6 +2,7 @@
 
 mod listening;
 mod reload;
+mod supervision;
 
 use std::fmt;
 use std::io;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 use net_io::{BindOptions, UdpSocket};
 use ops::config::{ListenUrl, Scheme};
+use ops::logging::OPERATOR;
 use ops::metrics::{CounterVec, MetricError, Registry};
 use turn_relay_proto::Relay;
 
@@ -21,6 +23,7 @@ use crate::certificates::{self, Certificates, Reload, Watch};
 use crate::config::{Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ConfigGauges, ShardCounters};
+use crate::external::{self, DiscoveryError, ExternalWatch};
 use crate::shard::{Command, Parts, Shard};
 use crate::sockets::Sockets;
 use crate::source::WAKER;
@@ -29,12 +32,15 @@ use crate::tls::TlsError;
 
 use listening::Listening;
 pub use reload::{ReloadError, Reloaded};
+pub use supervision::ShardFailure;
+use supervision::{Failures, Supervision};
 
 /// A relay that serves until it is shut down or dropped.
 pub struct Server {
     listeners: Vec<ListenUrl>,
     shards: Vec<Running>,
     setup: Setup,
+    failures: Failures,
 }
 
 impl fmt::Debug for Server {
@@ -94,6 +100,9 @@ pub enum BindError {
         /// Why not.
         source: io::Error,
     },
+    /// What peers see a relay address as could not be found out.
+    #[error(transparent)]
+    External(#[from] DiscoveryError),
     /// A TLS listener without a certificate.
     #[error("tls: missing; {0} needs certificate and key")]
     NoCertificate(ListenUrl),
@@ -119,6 +128,7 @@ impl Server {
         let shards = config.shards();
         let (listeners, mut listening) = listening::open(&config, shards)?;
         check_relay_addresses(&config)?;
+        let external = external::resolve(&config)?;
         warn_about_descriptors(&config);
 
         let udp: Vec<ListenUrl> = listeners
@@ -130,6 +140,7 @@ impl Server {
         let gauges = ConfigGauges::declare(registry)?;
         gauges.taken_over(&config);
         let certificate_reloads = certificates::declare(registry)?;
+        let external_watch = ExternalWatch::start(&config, &external, registry)?;
         let watch = tls
             .clone()
             .zip(config.tls.clone())
@@ -140,15 +151,18 @@ impl Server {
         let mut own: Vec<SocketAddr> = listeners.iter().map(|url| url.address).collect();
         own.extend(config.admin);
         let slices = split_ports(config.relay_ports, shards);
+        let (supervision, failures) = supervision::watch();
         let mut server = Self {
+            failures,
             listeners,
             shards: Vec::new(),
             setup: Setup {
                 connections: Connections::new(config.streams.clone()),
-                shared: Shared::new(&config, own),
+                shared: Shared::new(&config, own, external),
                 config,
                 certificates: tls,
                 watch: watch.transpose()?,
+                _external_watch: external_watch,
                 certificate_reloads,
                 gauges,
             },
@@ -160,9 +174,14 @@ impl Server {
             .enumerate()
         {
             // On an error the server is dropped, which ends the shards that run already.
-            let running = server
-                .setup
-                .start(index, shards, ports, counters, listening);
+            let running = server.setup.start(
+                index,
+                shards,
+                ports,
+                counters,
+                listening,
+                supervision.clone(),
+            );
             server.shards.push(running.map_err(BindError::Start)?);
         }
         Ok(server)
@@ -175,6 +194,12 @@ impl Server {
             .iter()
             .map(|url| (url.scheme, url.address))
             .collect()
+    }
+
+    /// The next shard that ends by itself. The clients of that shard have lost their relay and the system goes on
+    /// sending it a share of the new ones, so a process has to end and be started again.
+    pub async fn failure(&mut self) -> ShardFailure {
+        self.failures.next().await
     }
 
     /// The configuration in force.
@@ -256,6 +281,7 @@ fn check(config: &Config) -> Result<(), BindError> {
     }
     for user in &config.test_users {
         tracing::warn!(
+            name: OPERATOR,
             user = user.name,
             "a [[test-user]] can allocate for ever: not for production"
         );
@@ -317,6 +343,7 @@ struct Setup {
     connections: Connections,
     certificates: Option<Certificates>,
     watch: Option<Watch>,
+    _external_watch: Option<ExternalWatch>,
     certificate_reloads: CounterVec<Reload>,
     gauges: ConfigGauges,
 }
@@ -329,6 +356,7 @@ impl Setup {
         ports: RangeInclusive<u16>,
         counters: ShardCounters,
         listening: Listening,
+        supervision: Supervision,
     ) -> io::Result<Running> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -352,11 +380,7 @@ impl Setup {
         })?;
         let thread = thread::Builder::new()
             .name(format!("turn-{index}"))
-            .spawn(move || {
-                if let Err(error) = shard.run() {
-                    tracing::error!(shard = index, %error, "a shard cannot go on");
-                }
-            })?;
+            .spawn(move || supervision.run(index, || shard.run()))?;
         Ok(Running {
             commands: sender,
             waker,

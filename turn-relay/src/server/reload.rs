@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ops::config::Problems;
+use ops::logging::OPERATOR;
 
 use super::{BindError, Server, check};
 use crate::certificates::{Certificates, Watch};
@@ -70,7 +71,7 @@ impl Server {
                 tracing::warn!("configuration refused, the one before stays in force");
                 // One line for each fault: an operator asked for this.
                 for fault in error.to_string().lines() {
-                    tracing::warn!("{fault}");
+                    tracing::warn!(name: OPERATOR, "{fault}");
                 }
             }
         }
@@ -92,6 +93,7 @@ impl Server {
             secrets: Shared::secrets(&config),
             live_ports: Arc::clone(&setup.shared.live_ports),
             listeners: setup.shared.listeners.clone(),
+            external: setup.shared.external.clone(),
         };
         setup.connections.set_limits(config.streams.clone());
         for shard in &self.shards {

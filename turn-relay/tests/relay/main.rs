@@ -12,6 +12,7 @@ mod bounds;
 mod client;
 mod daemon;
 mod drain;
+mod external;
 mod harness;
 mod metrics;
 mod reload;
