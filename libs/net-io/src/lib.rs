@@ -9,9 +9,11 @@
 
 pub mod batch;
 pub mod clock;
+mod filter;
 mod steering;
 pub mod tcp;
 pub mod udp;
 
 pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, RecvBatch, SendBatch, SendReport};
+pub use filter::Form;
 pub use udp::{Backend, BindOptions, UdpSocket};

@@ -284,7 +284,7 @@ fn with_credential(turn: &LocalDaemon, expiry: i64) -> Result<Client> {
 /// Its wait for packets fails, as the system may have it for want of memory; the fault is put in from outside.
 #[test]
 fn a_shard_that_fails_ends_the_process_and_is_named() -> Result<()> {
-    if !requirements::met(&[Need::Tool("strace")])? {
+    if !requirements::met(&[Need::Root, Need::Tool("strace")])? {
         return Ok(());
     }
     let turn = LocalDaemon::turn_by(&[], "threads = 2")?;
