@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use ops::Health;
 use ops::admin::Admin;
 use ops::daemon::{self, Program, Start};
-use ops::logging::OPERATOR;
+use ops::logging::{self, OPERATOR};
 use ops::metrics::{self, BuildInfo, Registry};
 use reload_requests::{ConfigFile, ReloadRequests};
 use turn_relay::{Config, EXAMPLE, Server};
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
-    ops::logging::init(&config.log)?;
+    logging::init(&config.log)?;
     daemon::abort_on_panic();
     let registry = Registry::new();
     let revision = option_env!("RALLYPOINT_REVISION").unwrap_or("unknown");
@@ -75,6 +75,7 @@ fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
                 file = reloads.next() => {
                     // What came of it is in the log and the metrics.
                     let _ = server.reload_file(file);
+                    logging::set_level(&server.config().log.level);
                 }
             }
         }

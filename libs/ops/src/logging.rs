@@ -6,6 +6,7 @@
 mod limit;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{Event, Level, Subscriber};
@@ -14,7 +15,7 @@ use tracing_subscriber::filter::{FilterExt, LevelFilter};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{FromRaw, FromValue, Section, Value};
 use limit::RateLimit;
@@ -94,10 +95,7 @@ pub struct AlreadyInitialised;
 /// # Errors
 /// It was called before.
 pub fn init(config: &LogConfig) -> Result<(), AlreadyInitialised> {
-    let fallback = |_| Targets::new().with_default(Level::INFO);
-    let levels: Targets = config.level.0.parse().unwrap_or_else(fallback);
-    // What counts lines that were held back is shown whatever part they were of.
-    let levels = levels.with_target(limit::SUMMARY, LevelFilter::TRACE);
+    let (levels, handle) = reload::Layer::new(config.level.targets());
     let filter = levels.and(RateLimit::start());
     let stderr = fmt::layer().with_writer(Stderr);
     let registry = tracing_subscriber::registry();
@@ -120,7 +118,29 @@ pub fn init(config: &LogConfig) -> Result<(), AlreadyInitialised> {
                 .try_init()
         }
     };
-    outcome.map_err(|_| AlreadyInitialised)
+    outcome.map_err(|_| AlreadyInitialised)?;
+    let _first = LEVEL.set(handle);
+    Ok(())
+}
+
+/// What changes levels while the process runs.
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Logs at this level from now on. Without [`init`] there is nothing to change.
+pub fn set_level(level: &LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        // It fails when the subscriber is gone, which is global and never is.
+        let _ = handle.reload(level.targets());
+    }
+}
+
+impl LogLevel {
+    fn targets(&self) -> Targets {
+        let fallback = |_| Targets::new().with_default(Level::INFO);
+        let levels: Targets = self.0.parse().unwrap_or_else(fallback);
+        // What counts lines that were held back is shown whatever part they were of.
+        levels.with_target(limit::SUMMARY, LevelFilter::TRACE)
+    }
 }
 
 /// The name of lines that an operator's own act causes, as many as his file has entries:

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ops::config::Problems;
-use ops::logging::OPERATOR;
+use ops::logging::{LogConfig, OPERATOR};
 
 use super::{BindError, Server, check};
 use crate::certificates::{Certificates, Watch};
@@ -152,7 +152,10 @@ fn keep_started(new: Config, started: &Config) -> Config {
         external_addresses: started.external_addresses.clone(),
         threads: started.threads,
         admin: started.admin,
-        log: started.log.clone(),
+        log: LogConfig {
+            format: started.log.format,
+            level: new.log.level,
+        },
         tls,
         ..new
     }
@@ -175,7 +178,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
         ("threads", new.threads != running.threads),
         ("tls", has_tls_changed),
         ("admin", new.admin != running.admin),
-        ("log", new.log != running.log),
+        ("log.format", new.log.format != running.log.format),
     ];
     let live = [
         ("realm", new.realm != running.realm),
@@ -189,6 +192,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
         ("streams", new.streams != running.streams),
         ("protocol", new.protocol != running.protocol),
         ("drain", new.drain != running.drain),
+        ("log.level", new.log.level != running.log.level),
     ];
     let differing = |keys: &[(&'static str, bool)]| {
         let differing = keys.iter().filter(|(_, differs)| *differs);
