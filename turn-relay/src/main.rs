@@ -70,7 +70,7 @@ fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 () = &mut signal => break,
-                // The supervisor starts it again (systemd: Restart=always).
+                // The supervisor starts it again (systemd: Restart=on-failure).
                 failure = server.failure() => return Err(failure.into()),
                 file = reloads.next() => {
                     // What came of it is in the log and the metrics.
