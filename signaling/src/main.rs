@@ -47,7 +47,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let server = Server::bind(config, &registry).await?;
     for (scheme, address) in server.local_addrs() {
-        tracing::info!("listening on {}://{address}", scheme.as_str());
+        tracing::info!(name: logging::OPERATOR, "listening on {}://{address}", scheme.as_str());
     }
     health.set_ready(true);
     shutdown::signal().await;

@@ -295,7 +295,7 @@ impl QueueDrops {
     /// Declares the drops of all listeners.
     pub(crate) fn declare(listeners: Vec<Self>, registry: &Registry) -> Result<(), MetricError> {
         let name = "rallypoint_udp_receive_queue_dropped_total";
-        let help = "Datagrams that the system dropped because a socket's receive queue was full.";
+        let help = "Datagrams that the system dropped: no room in the receive queue, or at first sight no STUN.";
         let family = Family::counter(name, help).labels(&["listener"]);
         registry.collector(vec![family], move |sink| {
             for listener in &listeners {

@@ -60,7 +60,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let admin_address = config.admin;
     let server = Server::bind(config, &registry)?;
     for (scheme, address) in server.local_addrs() {
-        tracing::info!(scheme = scheme.as_str(), %address, "listening");
+        tracing::info!(name: logging::OPERATOR, scheme = scheme.as_str(), %address, "listening");
     }
     let admin = match admin_address {
         Some(address) => Some(Admin::bind(address, registry, health.clone()).await?),

@@ -9,11 +9,12 @@ use std::thread::JoinHandle;
 use mio::net::TcpListener;
 use mio::{Poll, Token, Waker};
 use net_io::opening::{Door, Spoken};
-use net_io::{BindOptions, UdpSocket, clock, tcp};
+use net_io::{BindOptions, Form, UdpSocket, clock, tcp};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
 use ops::tls::{self, Certificates, Reloads, TlsError, TlsFiles, Watch};
 use stun_server_proto::{Endpoints, LimitConfig, Prefix, Responder, SourceLimits};
+use stun_wire::MAGIC_COOKIE;
 
 use crate::alternate;
 use crate::config::{ALPN, Config, Limits};
@@ -272,6 +273,8 @@ struct Sockets {
     queue_drops: Vec<QueueDrops>,
     /// Those of RFC 5780, if it is on.
     endpoints: Option<Endpoints>,
+    /// What a listener takes at all.
+    form: Form,
 }
 
 impl Sockets {
@@ -282,6 +285,7 @@ impl Sockets {
             tcp: Vec::new(),
             queue_drops: Vec::new(),
             endpoints: None,
+            form: form(config.protocol.rfc3489),
         };
         if let Some(alternate) = config.alternate {
             let faults = alternate::faults(&config.listen, alternate);
@@ -343,6 +347,9 @@ impl Sockets {
         };
         let mut drops = QueueDrops::new(url.to_string());
         for (shard, socket) in self.udp.iter_mut().zip(group) {
+            if let Err(error) = socket.admit_only(std::slice::from_ref(&self.form)) {
+                tracing::warn!(%url, %error, "garbage is not kept out by the system: floods of it cost more");
+            }
             shard.push(Listener::new(socket, drops.shard()));
         }
         self.queue_drops.push(drops);
@@ -367,6 +374,17 @@ fn spoken_on(scheme: Scheme) -> io::Result<Spoken> {
             let what = "rallypoint-stun listens on udp, tcp, tls and tcp+tls";
             Err(io::Error::new(io::ErrorKind::Unsupported, what))
         }
+    }
+}
+
+/// Keeps what is no STUN out of the queue that everybody's datagrams share (RFC 8489 §5: a length in whole words, and
+/// the cookie, which clients of RFC 3489 know nothing of).
+fn form(rfc3489: bool) -> Form {
+    Form {
+        first_byte: 0x00..=0x3F,
+        min_len: 20,
+        word: (!rfc3489).then_some((4, MAGIC_COOKIE)),
+        clear: Some((3, 0b11)),
     }
 }
 

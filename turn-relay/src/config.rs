@@ -3,6 +3,7 @@
 //! `Default` holds the documented defaults. What cannot be defaulted (relay addresses, credentials)
 //! is empty there, and [`Server::bind`](crate::Server::bind) refuses to start with it.
 
+mod external;
 mod file;
 mod machine;
 
@@ -14,6 +15,7 @@ use ops::logging::LogConfig;
 use ops::tls::TlsFiles;
 use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};
 
+pub use external::{Discovery, ExternalAddresses, StunServer};
 pub(crate) use machine::{Shared, relay_config, split_ports};
 
 /// A commented configuration with every key, as `config default` prints it.
@@ -33,7 +35,7 @@ pub struct Config {
     /// Ports of relay sockets, divided among the shards.
     pub relay_ports: PortRange,
     /// Relay addresses behind a 1:1 NAT, and what they are seen as.
-    pub external_addresses: Vec<(IpAddr, IpAddr)>,
+    pub external_addresses: ExternalAddresses,
     /// Shards; 0: one for each core.
     pub threads: usize,
     /// Certificate and key of the `tls` and `tcp+tls` listeners.
@@ -73,7 +75,7 @@ impl Default for Config {
                 first: 49152,
                 last: 65535,
             },
-            external_addresses: Vec::new(),
+            external_addresses: ExternalAddresses::default(),
             threads: 0,
             tls: None,
             secrets: Vec::new(),

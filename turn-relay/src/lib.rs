@@ -13,6 +13,7 @@
 mod config;
 mod connections;
 mod counters;
+mod external;
 mod frame;
 mod outward;
 mod peer_connections;
@@ -24,8 +25,12 @@ mod source;
 mod stream;
 mod streams;
 
-pub use config::{Config, Drain, EXAMPLE, NamedSecret, Peers, StreamLimits};
-pub use server::{BindError, ReloadError, Reloaded, Server};
+pub use config::{
+    Config, Discovery, Drain, EXAMPLE, ExternalAddresses, NamedSecret, Peers, StreamLimits,
+    StunServer,
+};
+pub use external::DiscoveryError;
+pub use server::{BindError, ReloadError, Reloaded, Server, ShardFailure};
 
 pub use ops::config::{IpPrefix, ListenUrl, PortRange, ProxyListeners, Scheme, Secret};
 pub use ops::tls::{TlsError, TlsFiles};

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use ops::Health;
 use ops::admin::Admin;
 use ops::daemon::{self, Program, Start};
+use ops::logging::{self, OPERATOR};
 use ops::metrics::{self, BuildInfo, Registry};
 use reload_requests::{ConfigFile, ReloadRequests};
 use turn_relay::{Config, EXAMPLE, Server};
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
-    ops::logging::init(&config.log)?;
+    logging::init(&config.log)?;
     daemon::abort_on_panic();
     let registry = Registry::new();
     let revision = option_env!("RALLYPOINT_REVISION").unwrap_or("unknown");
@@ -63,15 +64,18 @@ fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
         };
         let mut server = Server::bind(config, &registry)?;
         for (scheme, addr) in server.local_addrs() {
-            tracing::info!("listening on {}://{addr}", scheme.as_str());
+            tracing::info!(name: OPERATOR, "listening on {}://{addr}", scheme.as_str());
         }
         health.set_ready(true);
         loop {
             tokio::select! {
                 () = &mut signal => break,
+                // The supervisor starts it again (systemd: Restart=on-failure).
+                failure = server.failure() => return Err(failure.into()),
                 file = reloads.next() => {
                     // What came of it is in the log and the metrics.
                     let _ = server.reload_file(file);
+                    logging::set_level(&server.config().log.level);
                 }
             }
         }

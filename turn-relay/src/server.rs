@@ -2,6 +2,7 @@
 
 mod listening;
 mod reload;
+mod supervision;
 
 use std::fmt;
 use std::io;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 use net_io::{BindOptions, UdpSocket};
 use ops::config::{ListenUrl, Scheme};
+use ops::logging::OPERATOR;
 use ops::metrics::{MetricError, Registry};
 use ops::tls::{self, Certificates, Reloads, TlsError, Watch};
 use turn_relay_proto::Relay;
@@ -21,6 +23,7 @@ use turn_relay_proto::Relay;
 use crate::config::{ALPN, Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
 use crate::counters::{self, ConfigGauges, ShardCounters};
+use crate::external::{self, DiscoveryError, ExternalWatch};
 use crate::peer_connections::PeerConnections;
 use crate::shard::{Command, Parts, Shard};
 use crate::sockets::Sockets;
@@ -29,12 +32,15 @@ use crate::streams::Streams;
 
 use listening::Listening;
 pub use reload::{ReloadError, Reloaded};
+pub use supervision::ShardFailure;
+use supervision::{Failures, Supervision};
 
 /// A relay that serves until it is shut down or dropped.
 pub struct Server {
     listeners: Vec<ListenUrl>,
     shards: Vec<Running>,
     setup: Setup,
+    failures: Failures,
 }
 
 impl fmt::Debug for Server {
@@ -97,6 +103,9 @@ pub enum BindError {
         /// Why not.
         source: io::Error,
     },
+    /// What peers see a relay address as could not be found out.
+    #[error(transparent)]
+    External(#[from] DiscoveryError),
     /// A TLS listener without a certificate.
     #[error("tls: missing; {0} needs certificate and key")]
     NoCertificate(ListenUrl),
@@ -122,6 +131,7 @@ impl Server {
         let shards = config.shards();
         let (listeners, mut listening) = listening::open(&config, shards)?;
         check_relay_addresses(&config)?;
+        let external = external::resolve(&config)?;
         warn_about_descriptors(&config);
 
         let udp: Vec<ListenUrl> = listeners
@@ -133,6 +143,7 @@ impl Server {
         let gauges = ConfigGauges::declare(registry)?;
         gauges.taken_over(&config);
         let certificate_reloads = tls::declare(registry)?;
+        let external_watch = ExternalWatch::start(&config, &external, registry)?;
         let watch = certificates
             .clone()
             .zip(config.tls.clone())
@@ -143,15 +154,18 @@ impl Server {
         let mut own: Vec<SocketAddr> = listeners.iter().map(|url| url.address).collect();
         own.extend(config.admin);
         let slices = split_ports(config.relay_ports, shards);
+        let (supervision, failures) = supervision::watch();
         let mut server = Self {
+            failures,
             listeners,
             shards: Vec::new(),
             setup: Setup {
                 connections: Connections::new(config.streams.clone()),
-                shared: Shared::new(&config, own),
+                shared: Shared::new(&config, own, external),
                 config,
                 certificates,
                 watch: watch.transpose()?,
+                _external_watch: external_watch,
                 certificate_reloads,
                 gauges,
             },
@@ -163,9 +177,14 @@ impl Server {
             .enumerate()
         {
             // On an error the server is dropped, which ends the shards that run already.
-            let running = server
-                .setup
-                .start(index, shards, ports, counters, listening);
+            let running = server.setup.start(
+                index,
+                shards,
+                ports,
+                counters,
+                listening,
+                supervision.clone(),
+            );
             server.shards.push(running.map_err(BindError::Start)?);
         }
         Ok(server)
@@ -178,6 +197,12 @@ impl Server {
             .iter()
             .map(|url| (url.scheme, url.address))
             .collect()
+    }
+
+    /// The next shard that ends by itself. The clients of that shard have lost their relay and the system goes on
+    /// sending it a share of the new ones, so a process has to end and be started again.
+    pub async fn failure(&mut self) -> ShardFailure {
+        self.failures.next().await
     }
 
     /// The configuration in force.
@@ -262,6 +287,7 @@ fn check(config: &Config) -> Result<(), BindError> {
     }
     for user in &config.test_users {
         tracing::warn!(
+            name: OPERATOR,
             user = user.name,
             "a [[test-user]] can allocate for ever: not for production"
         );
@@ -333,6 +359,7 @@ struct Setup {
     connections: Connections,
     certificates: Option<Certificates>,
     watch: Option<Watch>,
+    _external_watch: Option<ExternalWatch>,
     certificate_reloads: Reloads,
     gauges: ConfigGauges,
 }
@@ -345,6 +372,7 @@ impl Setup {
         ports: RangeInclusive<u16>,
         counters: ShardCounters,
         listening: Listening,
+        supervision: Supervision,
     ) -> io::Result<Running> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -370,11 +398,7 @@ impl Setup {
         })?;
         let thread = thread::Builder::new()
             .name(format!("turn-{index}"))
-            .spawn(move || {
-                if let Err(error) = shard.run() {
-                    tracing::error!(shard = index, %error, "a shard cannot go on");
-                }
-            })?;
+            .spawn(move || supervision.run(index, || shard.run()))?;
         Ok(Running {
             commands: sender,
             waker,

@@ -10,6 +10,7 @@
 
 pub mod batch;
 pub mod clock;
+mod filter;
 pub mod opening;
 pub mod proxy;
 mod steering;
@@ -17,4 +18,5 @@ pub mod tcp;
 pub mod udp;
 
 pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, MAX_SEND, RecvBatch, SendBatch, SendReport};
+pub use filter::Form;
 pub use udp::{Backend, BindOptions, UdpSocket};

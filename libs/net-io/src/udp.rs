@@ -112,6 +112,15 @@ impl UdpSocket {
         crate::steering::by_source(&self.inner, self.local.is_ipv6(), sockets)
     }
 
+    /// Takes only datagrams of these forms from here on; the system drops the others, as many as they are, before they
+    /// cost anything, and counts them with [`overflow_drops`](Self::overflow_drops). Linux only; elsewhere nothing happens.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn admit_only(&self, forms: &[crate::Form]) -> io::Result<()> {
+        crate::filter::attach(&self.inner, forms)
+    }
+
     /// Receives up to a batch. 0: nothing is waiting.
     ///
     /// Fewer than [`RecvBatch::capacity`] means the queue was found empty, so an edge-triggered
@@ -143,8 +152,9 @@ impl UdpSocket {
         report
     }
 
-    /// Datagrams that the system dropped because this socket's receive queue was full
-    /// (`SO_RXQ_OVFL`), as of the last datagram received. Always 0 where the system does not tell.
+    /// Datagrams that the system dropped because this socket's receive queue was full or they were of no form that it
+    /// [admits](Self::admit_only) (`SO_RXQ_OVFL` has one count for both), as of the last datagram received. Always 0
+    /// where the system does not tell.
     #[must_use]
     pub fn overflow_drops(&self) -> u64 {
         self.overflow_total.load(Ordering::Relaxed)

@@ -130,9 +130,11 @@ pub fn refuse(problems: &Problems) -> ExitCode {
 /// Makes a panic in any thread end the process: a restart is better than half a service.
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
         // The log may be what panicked, so stderr is told first and directly.
-        let _ = writeln!(std::io::stderr(), "{panic}");
-        tracing::error!(%panic, "ended by a fault of its own");
+        let _ = writeln!(std::io::stderr(), "thread {thread}: {panic}");
+        tracing::error!(thread, %panic, "ended by a fault of its own");
         std::process::abort();
     }));
 }

@@ -19,6 +19,8 @@ fn main() -> ExitCode {
     match std::env::var(ROLE).as_deref() {
         Ok("hang") => return hang(),
         Ok("panic") => return panic_in_a_thread(),
+        Ok("flood") => return flood(),
+        Ok("full") => return log_to_a_full_disk(),
         Ok(format) => return log(format),
         Err(_) => {}
     }
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
         println!("skipped: signals are sent with kill");
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 7] = [
         (
             "the_first_signal_asks_and_the_second_ends",
             the_first_signal_asks_and_the_second_ends,
@@ -43,6 +45,14 @@ fn main() -> ExitCode {
         (
             "json_logs_are_one_object_a_line",
             json_logs_are_one_object_a_line,
+        ),
+        (
+            "ten_lines_a_second_of_a_kind_and_a_count_of_the_rest",
+            ten_lines_a_second_of_a_kind_and_a_count_of_the_rest,
+        ),
+        (
+            "a_full_disk_stops_nothing_and_is_counted",
+            a_full_disk_stops_nothing_and_is_counted,
         ),
     ];
     for (name, test) in tests {
@@ -75,7 +85,10 @@ fn interrupt_is_heard_too() {
 fn a_panic_in_any_thread_ends_the_process() {
     let (status, stderr) = finish(start("panic"));
     assert_eq!(signal_of(status), Some(6), "{stderr}");
-    assert!(stderr.contains("a fault of the test"), "{stderr}");
+    assert!(
+        stderr.contains("thread turn-7") && stderr.contains("a fault of the test"),
+        "{stderr}"
+    );
 }
 
 fn text_logs_have_no_colours_in_a_pipe() {
@@ -105,6 +118,39 @@ fn json_logs_are_one_object_a_line() {
     assert_eq!(lines[1]["level"], "WARN");
 }
 
+fn ten_lines_a_second_of_a_kind_and_a_count_of_the_rest() {
+    let (status, stderr) = finish(start("flood"));
+    assert!(status.success(), "{stderr}");
+    let count = |text: &str| stderr.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(
+        count("INFO rallypoint::log: more lines of one kind of=\"process:"),
+        1,
+        "{stderr}"
+    );
+    assert_eq!(count("suppressed=90"), 1, "{stderr}");
+    // Each kind has its own bound, and what the operator caused has none.
+    let kinds = ["one kind, line", "another kind", "a fault of the file"].map(count);
+    assert_eq!(kinds, [10, 1, 100], "{stderr}");
+}
+
+fn a_full_disk_stops_nothing_and_is_counted() {
+    if !std::path::Path::new("/dev/full").exists() {
+        println!("skipped: no /dev/full");
+        return;
+    }
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let output = command.env(ROLE, "full").stderr(full).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "3 writes failed, 3 messages\n"
+    );
+}
+
 /// The process under test: says what it hears and never ends by itself.
 fn hang() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -129,7 +175,11 @@ fn hang() -> ExitCode {
 
 fn panic_in_a_thread() -> ExitCode {
     ops::daemon::abort_on_panic();
-    let _ = std::thread::spawn(|| panic!("a fault of the test")).join();
+    let thread = std::thread::Builder::new().name("turn-7".to_owned());
+    let _ = thread
+        .spawn(|| panic!("a fault of the test"))
+        .unwrap()
+        .join();
     ExitCode::SUCCESS
 }
 
@@ -149,6 +199,38 @@ fn log(format: &str) -> ExitCode {
         ("trace", 0),
     ];
     assert_eq!(counts, expected);
+    ExitCode::SUCCESS
+}
+
+/// Ends when the summary has been written.
+fn flood() -> ExitCode {
+    // The levels of the configuration are not about summaries.
+    let text = "level = 'off,process=info'";
+    ops::logging::init(&ops::config::parse(text).unwrap()).unwrap();
+    for line in 0..100 {
+        tracing::info!("one kind, line {line}");
+        tracing::warn!(name: ops::logging::OPERATOR, "a fault of the file");
+    }
+    tracing::warn!("another kind");
+    let logged = || -> u64 { ops::logging::message_counts().map(|(_, count)| count).sum() };
+    while logged() < 112 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let held_back: Vec<_> = ops::logging::suppressed_counts().collect();
+    assert_eq!(held_back[2], ("info", 90));
+    ExitCode::SUCCESS
+}
+
+fn log_to_a_full_disk() -> ExitCode {
+    ops::logging::init(&ops::config::parse("").unwrap()).unwrap();
+    for level in 0..3 {
+        tracing::error!(level, "nobody reads this");
+    }
+    let messages: u64 = ops::logging::message_counts().map(|(_, count)| count).sum();
+    println!(
+        "{} writes failed, {messages} messages",
+        ops::logging::failed_writes()
+    );
     ExitCode::SUCCESS
 }
 

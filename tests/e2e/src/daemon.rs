@@ -22,6 +22,7 @@ pub struct Daemon {
     admin: SocketAddr,
     config: PathBuf,
     program: PathBuf,
+    prefix: Vec<String>,
 }
 
 impl Daemon {
@@ -35,13 +36,29 @@ impl Daemon {
         config: &Path,
         admin: SocketAddr,
     ) -> Result<Self> {
-        let process = launch(&machine, program, config)?;
+        Self::start_by(&[], machine, program, config, admin)
+    }
+
+    /// As [`Daemon::start`], by way of a command that ends by executing its last arguments, such as `env NAME=VALUE`.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_by(
+        prefix: &[&str],
+        machine: Machine,
+        program: &Path,
+        config: &Path,
+        admin: SocketAddr,
+    ) -> Result<Self> {
+        let prefix: Vec<String> = prefix.iter().map(|&word| word.to_owned()).collect();
+        let process = launch(&prefix, &machine, program, config)?;
         let daemon = Self {
             process,
             machine,
             admin,
             config: config.to_owned(),
             program: program.to_owned(),
+            prefix,
         };
         daemon.wait_ready()?;
         Ok(daemon)
@@ -55,7 +72,7 @@ impl Daemon {
         if self.process.running()? {
             self.process.kill()?;
         }
-        self.process = launch(&self.machine, &self.program, &self.config)?;
+        self.process = launch(&self.prefix, &self.machine, &self.program, &self.config)?;
         self.wait_ready()
     }
 
@@ -156,7 +173,15 @@ pub fn sum_of(scrape: &str, name: &str, labels: &[&str]) -> Option<f64> {
     values.reduce(|sum, value| sum + value)
 }
 
-fn launch(machine: &Machine, program: &Path, config: &Path) -> Result<Process> {
+fn launch(prefix: &[String], machine: &Machine, program: &Path, config: &Path) -> Result<Process> {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    Process::start(&name, machine.command(program).arg("--config").arg(config))
+    let mut command = match prefix.split_first() {
+        None => machine.command(program),
+        Some((first, rest)) => {
+            let mut command = machine.command(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    Process::start(&name, command.arg("--config").arg(config))
 }

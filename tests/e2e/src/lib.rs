@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`requirements`] (what a test needs and how it says that it is missing), [`netns`] (one namespace),
 //! [`nat`] (what a router's rules are), [`core`] (the internet in the middle: it counts, cuts and records), [`lab`] (homes
-//! and servers around it), then [`processes`], [`binaries`], [`config`], [`deployment`], [`local`], [`player`] and [`meeting`],
+//! and servers around it), then [`processes`], [`binaries`], [`config`], [`deployment`], [`local`], [`player`], [`relayed`] and [`meeting`],
 //! which put the real programs into it.
 //!
 //! Everything a test makes carries the test process's id in its name, disappears on drop (a panic included), and is
@@ -22,6 +22,8 @@ pub mod nat;
 pub mod netns;
 pub mod player;
 pub mod processes;
+pub mod relayed;
 pub mod requirements;
+pub mod usage;
 pub mod wait;
 pub mod workspace;

@@ -44,7 +44,15 @@ impl LocalDaemon {
     /// # Errors
     /// When it does not come up; the error holds what it said.
     pub fn stun() -> Result<Self> {
-        Self::start(binaries::STUN, |address, _| {
+        Self::stun_by(&[])
+    }
+
+    /// As [`LocalDaemon::stun`], by way of another command as in [`Daemon::start_by`].
+    ///
+    /// # Errors
+    /// When it does not come up; the error holds what it said.
+    pub fn stun_by(prefix: &[&str]) -> Result<Self> {
+        Self::start(binaries::STUN, prefix, |address, _| {
             Ok(format!(
                 r#"listen = ["udp://{address}", "tcp://{address}"]"#
             ))
@@ -58,8 +66,16 @@ impl LocalDaemon {
     /// # Errors
     /// When it does not come up; the error holds what it said.
     pub fn turn() -> Result<Self> {
+        Self::turn_by(&[], "")
+    }
+
+    /// As [`LocalDaemon::turn`], by way of another command as in [`Daemon::start_by`], with more lines of configuration.
+    ///
+    /// # Errors
+    /// When it does not come up; the error holds what it said.
+    pub fn turn_by(prefix: &[&str], more: &str) -> Result<Self> {
         let (name, password) = TEST_USER;
-        Self::start(binaries::TURN, |address, directory| {
+        Self::start(binaries::TURN, prefix, |address, directory| {
             let secret = write_secret(directory)?;
             Ok(format!(
                 r#"listen = ["udp://{address}", "tcp://{address}"]
@@ -69,7 +85,8 @@ peers.allow-loopback-for-tests = true
 protocol.rfc5766-channels = true
 protocol.tcp-relaying = true
 quota.silent-peer-packets = 1000
-test-user = [{{ name = "{name}", password = "{password}" }}]"#,
+test-user = [{{ name = "{name}", password = "{password}" }}]
+{more}"#,
                 secret.display()
             ))
         })
@@ -81,7 +98,7 @@ test-user = [{{ name = "{name}", password = "{password}" }}]"#,
     /// When it does not come up; the error holds what it said.
     pub fn signal(stun: &Self, turn: &Self) -> Result<Self> {
         let (stun, turn) = (stun.address, turn.address);
-        Self::start(binaries::SIGNAL, |address, directory| {
+        Self::start(binaries::SIGNAL, &[], |address, directory| {
             let secret = write_secret(directory)?;
             Ok(format!(
                 r#"listen = ["http://{address}"]
@@ -111,6 +128,7 @@ secret = {{ id = "k1", file = "{}" }}"#,
 
     fn start(
         name: &str,
+        prefix: &[&str],
         changes: impl FnOnce(SocketAddr, &Path) -> Result<String>,
     ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
@@ -120,7 +138,7 @@ secret = {{ id = "k1", file = "{}" }}"#,
             .with(&format!("admin.listen = \"{admin}\""))?
             .with(&changes(address, directory.path())?)?
             .write(directory.path(), name)?;
-        let daemon = Daemon::start(Machine::here(), &program(name)?, &config, admin)?;
+        let daemon = Daemon::start_by(prefix, Machine::here(), &program(name)?, &config, admin)?;
         Ok(Self {
             daemon,
             address,

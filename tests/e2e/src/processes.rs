@@ -116,6 +116,12 @@ impl Process {
         Ok(status)
     }
 
+    /// Its number, for what the system tells of it under `/proc`.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Whether it still runs.
     ///
     /// # Errors

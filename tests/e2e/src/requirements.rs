@@ -17,6 +17,8 @@ pub enum Need {
     Lab,
     /// A program, by name.
     Tool(&'static str),
+    /// Root alone.
+    Root,
 }
 
 /// Whether a test with these needs can run here.
@@ -41,6 +43,9 @@ impl Need {
     fn missing(self) -> Option<String> {
         match self {
             Self::Lab => lab_missing().map(str::to_owned),
+            Self::Root => {
+                (!rustix::process::geteuid().is_root()).then(|| "root is needed".to_owned())
+            }
             Self::Tool(name) => find(name)
                 .is_none()
                 .then(|| format!("`{name}` is not installed")),

@@ -35,7 +35,7 @@ impl FromRaw for Config {
         }
         let relay_ports = section.value("relay-ports", defaults.relay_ports);
         let relay_addresses = read_relay_addresses(section);
-        let external_addresses = read_external_addresses(section, &relay_addresses);
+        let external_addresses = super::external::read(section, &relay_addresses);
         let threads = section.ranged("threads", 0, 0..=MAX_THREADS);
 
         let tls = section.optional_section::<TlsFiles>("tls");
@@ -123,24 +123,6 @@ fn read_relay_addresses(section: &mut Section<'_>) -> Vec<IpAddr> {
         section.problem("relay-addresses", &reason);
     }
     addresses
-}
-
-fn read_external_addresses(
-    section: &mut Section<'_>,
-    relay_addresses: &[IpAddr],
-) -> Vec<(IpAddr, IpAddr)> {
-    let pairs: Vec<(IpAddr, IpAddr)> = section.map("external-addresses").unwrap_or_default();
-    for (inside, outside) in &pairs {
-        if !relay_addresses.contains(inside) {
-            let reason = format!("{inside} is not one of relay-addresses");
-            section.problem("external-addresses", &reason);
-        }
-        if inside.is_ipv4() != outside.is_ipv4() {
-            let reason = format!("{inside} and {outside} are of different families");
-            section.problem("external-addresses", &reason);
-        }
-    }
-    pairs
 }
 
 /// `[credentials]`.
@@ -354,7 +336,7 @@ impl FromRaw for LifetimeSection {
     }
 }
 
-fn span(
+pub(super) fn span(
     section: &mut Section<'_>,
     key: &'static str,
     default: Duration,

@@ -1,6 +1,6 @@
 //! From the [`Config`] of a process to the configuration of each shard's machine.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -25,15 +25,22 @@ pub(crate) struct Shared {
     pub(crate) live_tcp_ports: Arc<LivePorts>,
     /// Every listening address of the process, as bound.
     pub(crate) listeners: Vec<SocketAddr>,
+    /// Relay addresses behind a 1:1 NAT and what they are seen as: listed, or found out at start.
+    pub(crate) external: Vec<(IpAddr, IpAddr)>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: &Config, listeners: Vec<SocketAddr>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        listeners: Vec<SocketAddr>,
+        external: Vec<(IpAddr, IpAddr)>,
+    ) -> Self {
         Self {
             secrets: Self::secrets(config),
             live_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
             live_tcp_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
             listeners,
+            external,
         }
     }
 
@@ -56,8 +63,8 @@ pub(crate) fn relay_config(
     shards: usize,
 ) -> RelayConfig {
     let external = |bind| {
-        config
-            .external_addresses
+        shared
+            .external
             .iter()
             .find(|(inside, _)| *inside == bind)
             .map(|(_, out)| *out)

@@ -32,7 +32,8 @@ fn the_example_is_complete_and_right() {
         .replace("[tls]", "")
         .replace("certificate =", "#")
         .replace("key =", "#");
-    let all = all.replace("\"10.0.0.5\" = \"203.0.113.10\"", "");
+    let listed = "{ \"10.0.0.5\" = \"203.0.113.10\" }";
+    let all = all.replace(listed, "\"auto\"");
     fs::write(&path, all).unwrap();
     let spelt_out: Config = ops::config::load(&path).unwrap();
     assert_eq!(spelt_out.quota, config.quota);
@@ -296,4 +297,42 @@ fn faults_of_proxies_and_mixed_listeners_are_named() {
         "{said}"
     );
     assert!(said.contains("unknown scheme `udp`"), "{said}");
+}
+
+#[test]
+fn finding_out_the_external_address_needs_two_servers() {
+    let with = |more: &str| Config::from_toml(&format!("external-addresses = {more}\n{MINIMUM}"));
+    let right = with("\"auto\"\nexternal.stun = [\"stun.example.org\", \"203.0.113.9:5000\"]");
+    let ExternalAddresses::Auto(discovery) = right.unwrap().external_addresses else {
+        panic!("it is \"auto\"")
+    };
+    let servers: Vec<String> = discovery.stun.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["stun.example.org:3478", "203.0.113.9:5000"]);
+    assert_eq!((discovery.ipv6, discovery.recheck.as_secs()), (false, 300));
+
+    for (more, keys) in [
+        ("\"auto\"", &["external.stun"][..]),
+        (
+            "\"auto\"\nexternal.stun = [\"a.example\"]",
+            &["external.stun"],
+        ),
+        (
+            "\"auto\"\nexternal.stun = [\"a.example\", \"a.example\"]",
+            &["external.stun"],
+        ),
+        (
+            "\"auto\"\nexternal.stun = [\"a.example\", \"stun://b\"]\nexternal.recheck = \"0s\"",
+            &["external.recheck", "external.stun", "external.stun[1]"],
+        ),
+        ("\"automatic\"", &["external-addresses"]),
+        (
+            "{}\nexternal.stun = [\"a.example\", \"b.example\"]",
+            &["external"],
+        ),
+    ] {
+        let problems = with(more).unwrap_err();
+        let mut found: Vec<&str> = problems.iter().map(|problem| &*problem.key).collect();
+        found.sort_unstable();
+        assert_eq!(found, keys, "{more}: {problems}");
+    }
 }

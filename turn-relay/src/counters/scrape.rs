@@ -213,7 +213,7 @@ fn declare_overflow(
 ) -> Result<(), MetricError> {
     let family = Family::counter(
         OVERFLOW,
-        "Datagrams the system dropped because a receive queue was full.",
+        "Datagrams the system dropped: a receive queue was full, or at first sight no TURN.",
     );
     // Addresses come from the configuration, so there are as many as the operator wrote.
     let named = udp.iter().take(LISTENERS_NAMED).map(ToString::to_string);

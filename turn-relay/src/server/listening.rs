@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use mio::net::TcpListener;
 use net_io::opening::{Door, Spoken};
-use net_io::{BindOptions, UdpSocket, tcp};
+use net_io::{BindOptions, Form, UdpSocket, tcp};
 use ops::config::{ListenUrl, Scheme};
+use stun_wire::MAGIC_COOKIE;
 
 use super::BindError;
 use crate::config::Config;
@@ -64,18 +65,43 @@ fn open_udp(address: SocketAddr, listening: &mut [Listening]) -> io::Result<Sock
     let first = UdpSocket::bind(address, &options)?;
     let address = first.local_addr();
     if let [only] = listening {
+        admit_only_turn(&first);
         only.udp.push(first);
         return Ok(address);
     }
     drop(first);
     options.reuse_port = true;
     for shard in &mut *listening {
-        shard.udp.push(UdpSocket::bind(address, &options)?);
+        let socket = UdpSocket::bind(address, &options)?;
+        admit_only_turn(&socket);
+        shard.udp.push(socket);
     }
     if let Some(last) = listening.last().and_then(|shard| shard.udp.last()) {
         steered(address, last.steer_by_source(count(listening)));
     }
     Ok(address)
+}
+
+/// Keeps what is neither STUN (RFC 8489 §5: cookie, a length in whole words) nor ChannelData out of the queue that
+/// everybody's datagrams share. Channel numbers are let in as RFC 5766 had them: which of them are good is a setting
+/// that may change while the relay runs, and the machine's to judge.
+fn admit_only_turn(socket: &UdpSocket) {
+    let stun = Form {
+        first_byte: 0x00..=0x3F,
+        min_len: 20,
+        word: Some((4, MAGIC_COOKIE)),
+        clear: Some((3, 0b11)),
+    };
+    let channel_data = Form {
+        first_byte: 0x40..=0x7F,
+        min_len: 4,
+        word: None,
+        clear: None,
+    };
+    if let Err(error) = socket.admit_only(&[stun, channel_data]) {
+        let address = socket.local_addr();
+        tracing::warn!(%address, %error, "garbage is not kept out by the system: floods of it cost more");
+    }
 }
 
 fn open_tcp(

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ops::config::Problems;
+use ops::logging::{LogConfig, OPERATOR};
 use ops::tls::{Certificates, Watch};
 
 use super::{BindError, Server, check};
@@ -70,7 +71,7 @@ impl Server {
                 tracing::warn!("configuration refused, the one before stays in force");
                 // One line for each fault: an operator asked for this.
                 for fault in error.to_string().lines() {
-                    tracing::warn!("{fault}");
+                    tracing::warn!(name: OPERATOR, "{fault}");
                 }
             }
         }
@@ -93,6 +94,7 @@ impl Server {
             live_ports: Arc::clone(&setup.shared.live_ports),
             live_tcp_ports: Arc::clone(&setup.shared.live_tcp_ports),
             listeners: setup.shared.listeners.clone(),
+            external: setup.shared.external.clone(),
         };
         setup.connections.set_limits(config.streams.clone());
         for shard in &self.shards {
@@ -152,7 +154,10 @@ fn keep_started(new: Config, started: &Config) -> Config {
         external_addresses: started.external_addresses.clone(),
         threads: started.threads,
         admin: started.admin,
-        log: started.log.clone(),
+        log: LogConfig {
+            format: started.log.format,
+            level: new.log.level,
+        },
         tls,
         ..new
     }
@@ -176,7 +181,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
         ("threads", new.threads != running.threads),
         ("tls", has_tls_changed),
         ("admin", new.admin != running.admin),
-        ("log", new.log != running.log),
+        ("log.format", new.log.format != running.log.format),
     ];
     let live = [
         ("realm", new.realm != running.realm),
@@ -190,6 +195,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
         ("streams", new.streams != running.streams),
         ("protocol", new.protocol != running.protocol),
         ("drain", new.drain != running.drain),
+        ("log.level", new.log.level != running.log.level),
     ];
     let differing = |keys: &[(&'static str, bool)]| {
         let differing = keys.iter().filter(|(_, differs)| *differs);

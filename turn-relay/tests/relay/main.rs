@@ -13,6 +13,7 @@ mod client;
 mod daemon;
 mod doors;
 mod drain;
+mod external;
 mod haproxy;
 mod harness;
 mod metrics;

@@ -92,15 +92,40 @@ fn a_bad_file_changes_nothing_and_is_told_fault_by_fault() {
     daemon.signal("-HUP");
     flow.carry();
     let before = reloads(&daemon);
-    daemon.rewrite("[quota]\nallocations-per-user = 1\n[log]\nlevel = \"debug\"\n");
+    daemon.rewrite("[quota]\nallocations-per-user = 1\n[log]\nformat = \"json\"\n");
     wait_for_reload(&daemon, before);
     daemon.expect(SUCCESSFUL, 1.0);
     assert!(daemon.metric(since) >= started);
-    wait_for_log(&daemon, "only after a restart keys=\"log\"");
+    wait_for_log(&daemon, "only after a restart keys=\"log.format\"");
     // The quota is of each of the two shards: the third has no place on either.
     let answers = [(); 3].map(|()| Client::udp(daemon.turn).try_allocate().error);
     assert!(answers.contains(&Some(486)), "{answers:?}");
     flow.carry();
+}
+
+#[test]
+fn the_level_of_the_log_is_in_force_at_once() {
+    let daemon = Daemon::start("");
+    let bandwidth = "rallypoint_turn_bandwidth_limit_bytes_per_second";
+    let rewrite = |level: &str, limit: u32| {
+        daemon.rewrite(&format!(
+            "[log]\nlevel = \"{level}\"\n[quota]\nbandwidth-per-allocation = \"{limit}B\"\n"
+        ));
+        daemon.expect(bandwidth, f64::from(limit));
+    };
+    rewrite("error", 3000);
+    wait(&daemon, "no reload", || reloads(&daemon) == 1);
+    assert!(
+        daemon.log().contains("changed=\"quota, log.level\""),
+        "{}",
+        daemon.log()
+    );
+    // Taken over in silence: the level of before is in force while that is logged.
+    rewrite("info", 4000);
+    rewrite("info", 5000);
+    wait(&daemon, "no reload that is logged", || {
+        reloads(&daemon) == 2
+    });
 }
 
 #[test]

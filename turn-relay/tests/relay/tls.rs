@@ -11,6 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use turn_relay::{BindError, Config, ListenUrl, Scheme, Server, TlsFiles};
 
 use crate::client::{Client, FromPeer, Peer, connect};
+use crate::drain::Flow;
 use crate::harness::{V4, config, start};
 
 #[test]
@@ -210,6 +211,42 @@ fn a_reload_serves_the_certificate_of_other_files_and_watches_those() {
     // TLS can neither be given up nor begun without a restart.
     let reloaded = relay.server().reload(with(None)).unwrap();
     assert_eq!(reloaded.need_restart, ["tls"]);
+}
+
+/// H8 of the goals: 200 flows, 100 other certificates, nothing lost.
+#[test]
+fn a_hundred_new_certificates_disturb_no_flow() {
+    const FLOWS: usize = 200;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let made = folders.each_ref().map(|folder| tls_config(folder.path()));
+    let mut started = made[1].0.clone();
+    started.streams.connections_per_address = 1000;
+    started.quota.allocations_per_address = 1000;
+    started.quota.allocations_per_user = 1000;
+    started.limits.challenges_burst = 1000;
+    let mut relay = start(started.clone());
+    let addr = relay.addr(Scheme::Tls, V4);
+    let mut flows: Vec<Flow> = (0..FLOWS)
+        .map(|_| Flow::of(Client::stream(tls(addr, &made[1].1, b"stun.turn"))))
+        .collect();
+    for swap in 0..100_u8 {
+        let (config, certificate) = &made[usize::from(swap % 2)];
+        for flow in &mut flows {
+            flow.send(swap);
+        }
+        let reloaded = relay.server().reload(Config {
+            tls: config.tls.clone(),
+            ..started.clone()
+        });
+        assert_eq!(reloaded.unwrap().changed, ["tls"]);
+        let mut stream = Client::stream(tls(addr, certificate, b"stun.turn"));
+        assert_eq!(stream.binding().error, None, "swap {swap}");
+        for flow in &mut flows {
+            flow.receive(swap);
+        }
+    }
+    let connections = "rallypoint_turn_connections{transport=\"tls\"}";
+    relay.wait_until(connections, |open| open == FLOWS as f64);
 }
 
 #[cfg(unix)]

@@ -299,6 +299,11 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// The text under `key` if it holds one: for keys that take a word in place of something else.
+    pub fn word(&mut self, key: &'static str) -> Option<&'d str> {
+        self.find(key)?.get_ref().as_str()
+    }
+
     /// Whether the file has `key`; counts as naming it.
     pub fn has(&mut self, key: &'static str) -> bool {
         self.find(key).is_some()

@@ -12,7 +12,7 @@ pub struct BuildInfo {
     pub revision: &'static str,
 }
 
-/// Declares `rallypoint_build_info`, `rallypoint_log_messages_total` and, on Linux, `process_*`.
+/// Declares `rallypoint_build_info`, `rallypoint_log_*` and, on Linux, `process_*`.
 ///
 /// # Errors
 /// They are declared already.
@@ -26,21 +26,38 @@ pub fn register_process(registry: &Registry, build: BuildInfo) -> Result<(), Met
             1.0,
         );
     })?;
-    let messages = Family::counter(
-        "rallypoint_log_messages_total",
-        "Messages logged, by level.",
-    )
-    .labels(&["level"]);
-    registry.collector(vec![messages], |sink| {
-        for (level, count) in logging::message_counts() {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "samples are floats; exact to 2^53"
-            )]
-            sink.set("rallypoint_log_messages_total", &[level], count as f64);
-        }
-    })?;
+    register_log(registry)?;
     register_process_usage(registry)
+}
+
+fn register_log(registry: &Registry) -> Result<(), MetricError> {
+    const MESSAGES: &str = "rallypoint_log_messages_total";
+    const SUPPRESSED: &str = "rallypoint_log_suppressed_messages_total";
+    const FAILED: &str = "rallypoint_log_failed_writes_total";
+    let held_back =
+        "Messages held back, because there were more than ten of their kind in a second.";
+    let families = vec![
+        Family::counter(MESSAGES, "Messages logged, by level.").labels(&["level"]),
+        Family::counter(SUPPRESSED, held_back).labels(&["level"]),
+        Family::counter(
+            FAILED,
+            "Writes of the log that the system refused, such as on a full disk.",
+        ),
+    ];
+    registry.collector(families, |sink| {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "samples are floats; exact to 2^53"
+        )]
+        let float = |count: u64| count as f64;
+        for (level, count) in logging::message_counts() {
+            sink.set(MESSAGES, &[level], float(count));
+        }
+        for (level, count) in logging::suppressed_counts() {
+            sink.set(SUPPRESSED, &[level], float(count));
+        }
+        sink.set(FAILED, &[], float(logging::failed_writes()));
+    })
 }
 
 #[cfg(target_os = "linux")]
