@@ -107,7 +107,7 @@ secret = {{ id = "k1", file = "{}" }}"#,
         self.daemon.restart()
     }
 
-    fn start(
+    pub(crate) fn start(
         name: &str,
         changes: impl FnOnce(SocketAddr, &Path) -> Result<String>,
     ) -> Result<Self> {
