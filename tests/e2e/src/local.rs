@@ -126,7 +126,7 @@ secret = {{ id = "k1", file = "{}" }}"#,
         self.daemon.restart()
     }
 
-    fn start(
+    pub(crate) fn start(
         name: &str,
         prefix: &[&str],
         changes: impl FnOnce(SocketAddr, &Path) -> Result<String>,

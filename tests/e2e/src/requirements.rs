@@ -19,6 +19,8 @@ pub enum Need {
     Tool(&'static str),
     /// Root alone.
     Root,
+    /// A Python with the libraries of `tests/e2e/clients/requirements.txt`: see [`python`].
+    Python,
 }
 
 /// Whether a test with these needs can run here.
@@ -49,8 +51,21 @@ impl Need {
             Self::Tool(name) => find(name)
                 .is_none()
                 .then(|| format!("`{name}` is not installed")),
+            Self::Python => {
+                let there = python().is_some_and(|python| python.is_file());
+                (!there).then(|| {
+                    "no Python environment beside the build (docs/interop.md makes it)".to_owned()
+                })
+            }
         }
     }
+}
+
+/// The Python of the environment that `.ci/run` makes in the target directory; a test runs from `TARGET/PROFILE/deps`.
+#[must_use]
+pub fn python() -> Option<PathBuf> {
+    let test = std::env::current_exe().ok()?;
+    Some(test.ancestors().nth(3)?.join("python/bin/python"))
 }
 
 /// Where a program is: the search path first, then the administrator's directories, which users' paths leave out.
