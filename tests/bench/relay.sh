@@ -6,7 +6,8 @@
 #     tests/bench/relay.sh [DIRECTORY OF THE PROGRAMS]          (target/release)
 #
 # RUNS (3) of SECONDS_EACH (1.5) for each cell; after LIMIT (180) seconds no further run is begun. WORKS picks rows.
-# REALTIME=no leaves the scheduler alone. README.md beside this says what it measures.
+# REALTIME=no leaves the scheduler alone, STEERING=yes moves receive work to the receiver's core. README.md beside this says
+# what it measures.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,6 +17,7 @@ seconds=${SECONDS_EACH:-1.5}
 limit=${LIMIT:-180}
 works=${WORKS:-up down pair burst binding allocations}
 realtime=${REALTIME:-yes}
+steering=${STEERING:-no}
 
 server_ns=rp-bench-$$-server
 load_ns=rp-bench-$$-load
@@ -68,14 +70,15 @@ check() {
     done
 }
 
-# cable NAME NETWORK CORES: a veth pair, .1 at the server and .2 at the load. All receive work of the server's end is done
-# on core 0 and that of the load's end on core 1, whoever sent.
+# cable NAME NETWORK: a veth pair, .1 at the server and .2 at the load. With steering all receive work of the server's end is
+# done on core 0 and that of the load's end on core 1, whoever sent; without, whoever sends does the receiver's.
 cable() {
     ip link add "$1s" netns "$server_ns" type veth peer name "$1l" netns "$load_ns"
     ip -n "$server_ns" addr add "$2.1/30" dev "$1s"
     ip -n "$load_ns" addr add "$2.2/30" dev "$1l"
     ip -n "$server_ns" link set "$1s" up
     ip -n "$load_ns" link set "$1l" up
+    [ "$steering" = yes ] || return 0
     steer "$server_ns" "$1s" 1
     steer "$load_ns" "$1l" 2
 }
@@ -85,7 +88,6 @@ steer() {
 }
 
 make_network() {
-    steering=yes
     ip netns add "$server_ns"
     ip netns add "$load_ns"
     ip -n "$server_ns" link set lo up
