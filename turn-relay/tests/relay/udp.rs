@@ -65,6 +65,21 @@ fn two_clients_of_one_relay_reach_each_other() {
 }
 
 #[test]
+fn a_client_of_the_same_relay_needs_the_others_permission_too() {
+    let relay = start(config());
+    let (mut a, mut b) = (Client::udp(relay.udp()), Client::udp(relay.udp()));
+    let (at_a, at_b) = (a.allocate(), b.allocate());
+    a.bind_channel(at_b, 0x4001);
+    a.send_channel(0x4001, b"uninvited");
+    let dropped =
+        "rallypoint_turn_dropped_packets_total{direction=\"to_client\",reason=\"no_permission\"}";
+    relay.wait_until(dropped, |count| count == 1.0);
+    b.permit(at_a);
+    a.send_channel(0x4001, b"invited");
+    assert_eq!(b.receive(), FromPeer::Indication(at_a, b"invited".to_vec()));
+}
+
+#[test]
 fn clients_on_different_shards_reach_each_other() {
     let relay = start(turn_relay::Config {
         threads: 4,
