@@ -145,7 +145,7 @@ fn discover(
 /// Judges the form of an address alone: that it is ours is no reason to let it pass, nor to refuse it.
 fn form_policy(config: &Config) -> PeerPolicy {
     let shared = Shared::new(config, Vec::new(), Vec::new());
-    let mut peers = relay_config(config, &shared, 0..=0, 1);
+    let mut peers = relay_config(config, &shared, 0..=0);
     peers.relay_addresses = Vec::new();
     peers.peers.allow_only = false;
     PeerPolicy::new(&RelayConfig { ..peers })

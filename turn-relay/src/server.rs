@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use ops::config::{ListenUrl, Scheme};
 use ops::logging::OPERATOR;
 use ops::metrics::{MetricError, Registry};
 use ops::tls::{self, Certificates, Reloads, TlsError, Watch};
-use turn_relay_proto::Relay;
+use turn_relay_proto::{Ledger, Relay};
 
 use crate::config::{ALPN, Config, Shared, relay_config, split_ports};
 use crate::connections::Connections;
@@ -161,7 +162,10 @@ impl Server {
             shards: Vec::new(),
             setup: Setup {
                 connections: Connections::new(config.streams.clone()),
-                shared: Shared::new(&config, own, external),
+                shared: Shared {
+                    ledger: Some(Arc::new(Ledger::new(random().map_err(BindError::Start)?))),
+                    ..Shared::new(&config, own, external)
+                },
                 config,
                 certificates,
                 watch: watch.transpose()?,
@@ -177,14 +181,10 @@ impl Server {
             .enumerate()
         {
             // On an error the server is dropped, which ends the shards that run already.
-            let running = server.setup.start(
-                index,
-                shards,
-                ports,
-                counters,
-                listening,
-                supervision.clone(),
-            );
+            let running =
+                server
+                    .setup
+                    .start(index, ports, counters, listening, supervision.clone());
             server.shards.push(running.map_err(BindError::Start)?);
         }
         Ok(server)
@@ -253,6 +253,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Bytes of the operating system's generator.
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 /// What a file cannot get wrong, a program can.
@@ -368,7 +375,6 @@ impl Setup {
     fn start(
         &self,
         index: usize,
-        shards: usize,
         ports: RangeInclusive<u16>,
         counters: ShardCounters,
         listening: Listening,
@@ -377,10 +383,9 @@ impl Setup {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (sender, commands) = mpsc::channel();
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let seed = random()?;
         let sockets = Sockets::new(listening.udp, &self.config.relay_addresses, &ports);
-        let relay = relay_config(&self.config, &self.shared, ports.clone(), shards);
+        let relay = relay_config(&self.config, &self.shared, ports.clone());
         let shard = Shard::new(Parts {
             poll,
             commands,

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use credentials::Secrets;
 
+use crate::ledger::Ledger;
 use crate::peers::PeerRules;
 use crate::ports::LivePorts;
 
 /// The configuration of one relay machine. Shards of one daemon differ in `ports` alone and share
-/// `live_ports`.
+/// `live_ports`, `live_tcp_ports` and `ledger`.
 #[derive(Clone)]
 pub struct RelayConfig {
     /// Told in challenges, part of every key.
@@ -33,6 +34,9 @@ pub struct RelayConfig {
     /// The same for the TCP listeners of TCP allocations (RFC 6062): a port may be open for one
     /// protocol and somebody else's for the other.
     pub live_tcp_ports: Arc<LivePorts>,
+    /// What users hold over all shards of the daemon, so that their bounds are those of the daemon.
+    /// Give the same `Arc` to each shard; `None`: this machine is alone. Fixed at start.
+    pub ledger: Option<Arc<Ledger>>,
     /// Listening sockets of this host (STUN, TURN, admin, signaling): never peers. An unspecified
     /// address stands for every relay address.
     pub listeners: Vec<SocketAddr>,
@@ -60,6 +64,7 @@ impl Default for RelayConfig {
             ports: 49152..=65535, // RFC 8656 §7.2: the dynamic range
             live_ports: Arc::default(),
             live_tcp_ports: Arc::default(),
+            ledger: None,
             listeners: Vec::new(),
             peers: PeerRules::default(),
             quota: Quota::default(),
@@ -173,11 +178,11 @@ impl RelayAddress {
 /// Who may have how much. A bound that is hit is answered (486, 508) or counted as a drop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Allocations and reserved ports of one user.
+    /// Allocations and reserved ports of one user, over all shards.
     pub allocations_per_user: u32,
-    /// Allocations of one client address (IPv4 /32, IPv6 /64).
+    /// Allocations of one client address (IPv4 /32, IPv6 /64), which the shell steers to one shard.
     pub allocations_per_address: u32,
-    /// Allocations of this machine, beside the number of ports.
+    /// Allocations over all shards, beside the number of ports.
     pub allocations: u32,
     /// Percent of the ports kept for users who have none yet.
     pub reserved_percent: u8,
@@ -191,7 +196,8 @@ pub struct Quota {
     pub waiting_connections_per_allocation: u16,
     /// Payload bytes a second, each way, of one allocation; bursts of one second.
     pub bandwidth_per_allocation: Option<u32>,
-    /// Payload bytes a second, each way, of all allocations of one user.
+    /// Payload bytes a second, each way, of all allocations that one user has on this shard: buckets
+    /// are touched by each packet, so none is shared.
     pub bandwidth_per_user: Option<u32>,
     /// Packets a second to a peer address that has not sent anything yet, and Connect requests a
     /// second of a TCP allocation: a relay is no scanner.

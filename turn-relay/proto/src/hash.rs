@@ -23,6 +23,13 @@ impl HashKey {
         }
     }
 
+    pub(crate) fn of(seed: [u8; 16]) -> Self {
+        let bits = u128::from_le_bytes(seed);
+        let halves = [bits, bits >> 64].map(|half| half & u128::from(u64::MAX));
+        let [k0, k1] = halves.map(|half| u64::try_from(half).unwrap_or(0));
+        Self { k0, k1 }
+    }
+
     /// The hash of a client's 5-tuple.
     pub(crate) fn path(self, path: &Path) -> u64 {
         let (remote_high, remote_low) = halves(path.remote.ip());

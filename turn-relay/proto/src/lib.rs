@@ -46,8 +46,8 @@
 //! # Reading order
 //!
 //! One packet: `demux` (what is it?) → `data` (two lookups → `Forward`), or → `relay` (dispatch) →
-//! `auth` → `request/*` → `tables` → `Reply`. Beside them: `ports`, `peers`, `quota`, `limits`,
-//! `timers`, each with one job.
+//! `auth` → `request/*` → `tables` → `Reply`. Beside them: `ports`, `peers`, `quota` with its
+//! `ledger`, `limits`, `timers`, each with one job.
 
 mod auth;
 mod clock;
@@ -56,6 +56,7 @@ mod counters;
 mod data;
 mod demux;
 mod hash;
+mod ledger;
 mod limits;
 mod peer_connections;
 mod peers;
@@ -73,6 +74,7 @@ pub use config::{
     RelayConfig, StaticUser,
 };
 pub use counters::{AuthFailure, Counters, QuotaKind, RequestMethod};
+pub use ledger::Ledger;
 pub use peers::{PeerDenial, PeerPolicy, PeerRules};
 pub use ports::LivePorts;
 pub use relay::{AllocationView, Gauges, Relay};

@@ -1,9 +1,11 @@
 //! Who has how much: allocations of a user and of a client address, bandwidth of a user.
 //!
 //! A user exists here as long as it has an allocation or a reserved port; an address as long as it
-//! has an allocation. Both tables are therefore bounded by the number of ports.
+//! has an allocation. Both tables are therefore bounded by the number of ports. What a user may have
+//! is a bound of the whole daemon: it is claimed in the [`Ledger`] first, held here, and given back.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -12,6 +14,7 @@ use crate::clock::{Bucket, Tick};
 use crate::config::{Prefix, Quota};
 use crate::counters::QuotaKind;
 use crate::hash::HashKey;
+use crate::ledger::Ledger;
 use crate::verdict::Direction;
 
 /// Names a user while it owns something.
@@ -28,15 +31,28 @@ struct User {
 /// The holdings of all users and addresses.
 pub(crate) struct Holdings {
     key: HashKey,
+    ledger: Arc<Ledger>,
     users: Slab<User>,
     by_name: HashTable<usize>,
     by_address: HashTable<(IpAddr, u32)>,
 }
 
+/// What an Allocate request wants to be counted for.
+#[derive(Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) address: IpAddr,
+    /// Ports beyond those the user holds already.
+    pub(crate) ports: u32,
+    /// The ports that are left are kept for users who have none.
+    pub(crate) only_new: bool,
+}
+
 impl Holdings {
-    pub(crate) fn new(key: HashKey) -> Self {
+    pub(crate) fn new(key: HashKey, ledger: Arc<Ledger>) -> Self {
         Self {
             key,
+            ledger,
             users: Slab::new(),
             by_name: HashTable::new(),
             by_address: HashTable::new(),
@@ -77,33 +93,39 @@ impl Holdings {
         self.by_name.find(hash, same).copied().map(UserId)
     }
 
-    /// May this user have another `count` ports from this address?
-    pub(crate) fn check(
-        &self,
-        quota: &Quota,
-        name: &str,
-        address: IpAddr,
-        count: u32,
-    ) -> Result<(), QuotaKind> {
-        let held = self
-            .find(name)
-            .and_then(|user| self.users.get(user.0))
-            .map_or(0, |u| u.holdings);
-        if held.saturating_add(count) > quota.allocations_per_user {
-            return Err(QuotaKind::User);
-        }
-        if self.address_count(address) >= quota.allocations_per_address {
-            return Err(QuotaKind::Address);
-        }
-        Ok(())
+    /// Takes out of the daemon's bounds what is claimed, whole or not at all. `hold` and
+    /// `hold_address` follow, or `unclaim`.
+    pub(crate) fn claim(&self, quota: &Quota, claim: Claim<'_>) -> Result<(), QuotaKind> {
+        let limit = quota.allocations_per_user;
+        let held = self.ledger.claim(claim.user, claim.ports, limit);
+        let held = held.ok_or(QuotaKind::User)?;
+        // A reserved port was counted when it was reserved.
+        let allocations = if claim.ports > 0 {
+            quota.allocations
+        } else {
+            u32::MAX
+        };
+        let refused = if self.address_count(claim.address) >= quota.allocations_per_address {
+            Some(QuotaKind::Address)
+        } else if claim.only_new && held > 0 || !self.ledger.claim_allocation(allocations) {
+            Some(QuotaKind::Total)
+        } else {
+            None
+        };
+        let Some(kind) = refused else {
+            return Ok(());
+        };
+        self.ledger.give_back(claim.user, claim.ports);
+        Err(kind)
     }
 
-    /// True if the user holds nothing: the last ports are kept for such users.
-    pub(crate) fn is_new(&self, name: &str) -> bool {
-        self.find(name).is_none()
+    /// What was claimed is not needed after all.
+    pub(crate) fn unclaim(&self, claim: Claim<'_>) {
+        self.ledger.give_back(claim.user, claim.ports);
+        self.ledger.give_back_allocations(1);
     }
 
-    /// One more thing for a user.
+    /// One more thing for a user, who has claimed it.
     pub(crate) fn hold(&mut self, name: &str) -> UserId {
         if let Some(id) = self.find(name) {
             if let Some(user) = self.users.get_mut(id.0) {
@@ -128,6 +150,7 @@ impl Holdings {
         let Some(user) = self.users.get_mut(id.0) else {
             return;
         };
+        self.ledger.give_back(&user.name, 1);
         user.holdings -= 1;
         if user.holdings > 0 {
             return;
@@ -143,6 +166,7 @@ impl Holdings {
         }
     }
 
+    /// One more allocation from an address, for which it was claimed.
     pub(crate) fn hold_address(&mut self, address: IpAddr) {
         let address = Prefix::source(address);
         let key = self.key;
@@ -159,7 +183,9 @@ impl Holdings {
         }
     }
 
+    /// One allocation less.
     pub(crate) fn release_address(&mut self, address: IpAddr) {
+        self.ledger.give_back_allocations(1);
         let address = Prefix::source(address);
         let hash = self.key.ip(0, address);
         if let Ok(mut entry) = self
@@ -173,6 +199,14 @@ impl Holdings {
         }
         if self.by_address.is_empty() {
             self.by_address = HashTable::new();
+        }
+    }
+
+    /// What users hold here is listed in the ledger, for checking.
+    pub(crate) fn assert_listed(&self) {
+        for (_, user) in &self.users {
+            let listed = self.ledger.held(&user.name);
+            assert!(listed >= user.holdings, "{} in the ledger", user.name);
         }
     }
 
@@ -196,6 +230,17 @@ impl Holdings {
     /// The same bucket, to be looked at.
     pub(crate) fn bandwidth_of(&self, user: UserId, direction: Direction) -> Option<&Bucket> {
         self.users.get(user.0)?.bandwidth.get(direction as usize)
+    }
+}
+
+/// A shard that is gone holds nothing: its siblings' users are not to pay for it.
+impl Drop for Holdings {
+    fn drop(&mut self) {
+        for (_, user) in &self.users {
+            self.ledger.give_back(&user.name, user.holdings);
+        }
+        let allocations: u32 = self.by_address.iter().map(|(_, count)| count).sum();
+        self.ledger.give_back_allocations(allocations);
     }
 }
 
@@ -239,7 +284,9 @@ mod tests {
 
     #[test]
     fn users_and_addresses_are_counted_up_down_and_forgotten() {
-        let mut holdings = Holdings::new(HashKey::random(&mut StdRng::from_seed([5; 32])));
+        let key = HashKey::random(&mut StdRng::from_seed([5; 32]));
+        let ledger = Arc::new(Ledger::new([6; 16]));
+        let mut holdings = Holdings::new(key, Arc::clone(&ledger));
         let quota = Quota {
             allocations_per_user: 2,
             allocations_per_address: 3,
@@ -247,31 +294,67 @@ mod tests {
         };
         let address: IpAddr = "2001:db8::1".parse().unwrap();
         let neighbour: IpAddr = "2001:db8::2".parse().unwrap();
-        let alice = holdings.hold("alice");
-        holdings.hold_address(address);
-        assert_eq!(holdings.hold("alice"), alice);
-        holdings.hold_address(neighbour);
-        assert_eq!(
-            holdings.check(&quota, "alice", address, 1),
-            Err(QuotaKind::User)
-        );
-        assert_eq!(holdings.check(&quota, "bob", address, 1), Ok(()));
-        assert_eq!(
-            holdings.check(&quota, "bob", address, 3),
-            Err(QuotaKind::User)
-        );
-        holdings.hold_address(address);
-        assert_eq!(
-            holdings.check(&quota, "bob", neighbour, 1),
-            Err(QuotaKind::Address)
-        );
-        holdings.release(alice);
-        holdings.release(alice);
-        assert!(holdings.is_new("alice"));
-        for _ in 0..3 {
+        let one = |user, address| Claim {
+            user,
+            address,
+            ports: 1,
+            only_new: false,
+        };
+        let mut hold = |user, address| -> Result<UserId, QuotaKind> {
+            holdings.claim(&quota, one(user, address))?;
+            holdings.hold_address(address);
+            Ok(holdings.hold(user))
+        };
+        let alice = hold("alice", address).unwrap();
+        assert_eq!(hold("alice", neighbour), Ok(alice));
+        assert_eq!(hold("alice", address), Err(QuotaKind::User));
+        let bob = hold("bob", address).unwrap();
+        assert_eq!(hold("bob", neighbour), Err(QuotaKind::Address));
+        assert_eq!((ledger.held("alice"), ledger.held("bob")), (2, 1));
+        for user in [alice, alice, bob] {
+            holdings.release(user);
             holdings.release_address(address);
         }
         assert_eq!((holdings.users(), holdings.address_count(address)), (0, 0));
+        assert_eq!((ledger.users(), ledger.allocations()), (0, 0));
+    }
+
+    #[test]
+    fn refused_and_unused_claims_leave_nothing_and_neither_does_a_shard_that_is_gone() {
+        let key = HashKey::random(&mut StdRng::from_seed([5; 32]));
+        let ledger = Arc::new(Ledger::new([6; 16]));
+        let mut holdings = Holdings::new(key, Arc::clone(&ledger));
+        let quota = Quota {
+            allocations: 1,
+            ..Quota::default()
+        };
+        let claim = Claim {
+            user: "alice",
+            address: "192.0.2.1".parse().unwrap(),
+            ports: 2,
+            only_new: true,
+        };
+        assert_eq!(holdings.claim(&quota, claim), Ok(()));
+        assert_eq!(
+            holdings.claim(&quota, claim),
+            Err(QuotaKind::Total),
+            "is not new"
+        );
+        let bob = Claim {
+            user: "bob",
+            ..claim
+        };
+        assert_eq!(holdings.claim(&quota, bob), Err(QuotaKind::Total), "full");
+        assert_eq!((ledger.users(), ledger.held("alice")), (1, 2));
+        holdings.unclaim(claim);
+        assert_eq!((ledger.users(), ledger.allocations()), (0, 0));
+
+        holdings.claim(&quota, claim).unwrap();
+        holdings.hold("alice");
+        holdings.hold("alice");
+        holdings.hold_address(claim.address);
+        drop(holdings);
+        assert_eq!((ledger.users(), ledger.allocations()), (0, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::rngs::StdRng;
@@ -16,6 +17,7 @@ use crate::counters::Counters;
 use crate::data;
 use crate::demux::{Kind, classify};
 use crate::hash::HashKey;
+use crate::ledger::Ledger;
 use crate::limits::Limiter;
 use crate::peer_connections::TcpAllocations;
 use crate::peers::PeerPolicy;
@@ -129,6 +131,11 @@ impl Relay {
         let mut nonce_key = [0; 32];
         rng.fill_bytes(&mut nonce_key);
         let key = HashKey::random(&mut rng);
+        let ledger = config.ledger.clone().unwrap_or_else(|| {
+            let mut seed = [0; 16];
+            rng.fill_bytes(&mut seed);
+            Arc::new(Ledger::new(seed))
+        });
         let ports = Ports::new(&config);
         let policy = PeerPolicy::with_live_ports(&config, ports.live().clone());
         let tcp_policy = PeerPolicy::with_live_ports(&config, ports.live_tcp().clone());
@@ -139,7 +146,7 @@ impl Relay {
             policy,
             tcp_policy,
             ports,
-            holdings: Holdings::new(key),
+            holdings: Holdings::new(key, ledger),
             tables: Tables::new(key),
             tcp: TcpAllocations::default(),
             reservations: BTreeMap::new(),
@@ -155,8 +162,8 @@ impl Relay {
         }
     }
 
-    /// A new configuration, between two calls. Relay addresses, ports and live ports stay as they
-    /// were at the start; permissions and channels towards peers that are refused by it end.
+    /// A new configuration, between two calls. Relay addresses, ports, live ports and ledger stay as
+    /// they were at the start; permissions and channels towards peers that are refused by it end.
     pub fn set_config(&mut self, now: Now, config: RelayConfig) {
         let tick = self.clock.tick(now.mono);
         self.end_due(tick);
@@ -165,6 +172,7 @@ impl Relay {
         self.config.ports = started.ports;
         self.config.live_ports = started.live_ports;
         self.config.live_tcp_ports = started.live_tcp_ports;
+        self.config.ledger = started.ledger;
         self.auth.set_config(&self.config);
         self.limiter.set_config(self.config.limits.clone());
         self.policy = PeerPolicy::with_live_ports(&self.config, self.ports.live().clone());
@@ -413,6 +421,7 @@ impl Relay {
             .filter(|(_, a)| a.pending.as_ref().is_some_and(|p| p.is_pair()));
         let holdings = self.tables.len() + self.reservations.len() + pairs.count();
         assert_eq!(self.holdings.total(), holdings, "what users hold");
+        self.holdings.assert_listed();
         assert_eq!(
             self.holdings.addresses_total(),
             self.tables.len(),

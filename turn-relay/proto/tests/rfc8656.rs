@@ -26,4 +26,5 @@ mod quota;
 mod refresh;
 mod regressions;
 mod security_goals;
+mod shards;
 mod tcp_relaying;

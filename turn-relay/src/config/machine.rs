@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use credentials::Secrets;
 use ops::config::PortRange;
-use turn_relay_proto::{LivePorts, PeerRules, Protocol, RelayAddress, RelayConfig};
+use turn_relay_proto::{Ledger, LivePorts, PeerRules, Protocol, RelayAddress, RelayConfig};
 
 use super::file::prefix;
 use super::{Config, NamedSecret};
@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) live_ports: Arc<LivePorts>,
     /// The same for TCP.
     pub(crate) live_tcp_ports: Arc<LivePorts>,
+    /// What users hold: their bounds are those of the process.
+    pub(crate) ledger: Option<Arc<Ledger>>,
     /// Every listening address of the process, as bound.
     pub(crate) listeners: Vec<SocketAddr>,
     /// Relay addresses behind a 1:1 NAT and what they are seen as: listed, or found out at start.
@@ -39,6 +41,7 @@ impl Shared {
             secrets: Self::secrets(config),
             live_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
             live_tcp_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
+            ledger: None,
             listeners,
             external,
         }
@@ -55,12 +58,11 @@ impl Shared {
     }
 }
 
-/// The configuration of the machine that owns `ports`, one of `shards`.
+/// The configuration of the machine that owns `ports`.
 pub(crate) fn relay_config(
     config: &Config,
     shared: &Shared,
     ports: RangeInclusive<u16>,
-    shards: usize,
 ) -> RelayConfig {
     let external = |bind| {
         shared
@@ -77,11 +79,6 @@ pub(crate) fn relay_config(
             external: external(*bind),
         })
         .collect();
-    let mut quota = config.quota.clone();
-    // The bound of the process is divided like its ports; those of users and addresses hold for
-    // each shard, because a client's connections may meet on one.
-    let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
-    quota.allocations = quota.allocations.div_ceil(shards);
     RelayConfig {
         realm: config.realm.clone(),
         secrets: shared.secrets.clone(),
@@ -90,6 +87,7 @@ pub(crate) fn relay_config(
         ports,
         live_ports: Arc::clone(&shared.live_ports),
         live_tcp_ports: Arc::clone(&shared.live_tcp_ports),
+        ledger: shared.ledger.clone(),
         listeners: shared.listeners.clone(),
         peers: PeerRules {
             allow: config
@@ -103,7 +101,7 @@ pub(crate) fn relay_config(
             allow_loopback_for_tests: config.peers.allow_loopback_for_tests,
             min_port: config.peers.min_port,
         },
-        quota,
+        quota: config.quota.clone(),
         lifetime: config.lifetime.clone(),
         limits: config.limits.clone(),
         protocol: Protocol {

@@ -93,6 +93,7 @@ impl Server {
             secrets: Shared::secrets(&config),
             live_ports: Arc::clone(&setup.shared.live_ports),
             live_tcp_ports: Arc::clone(&setup.shared.live_tcp_ports),
+            ledger: setup.shared.ledger.clone(),
             listeners: setup.shared.listeners.clone(),
             external: setup.shared.external.clone(),
         };
@@ -100,7 +101,7 @@ impl Server {
         for shard in &self.shards {
             let ports = shard.ports.clone();
             let new = NewConfig {
-                relay: relay_config(&config, &setup.shared, ports, self.shards.len()),
+                relay: relay_config(&config, &setup.shared, ports),
                 streams: config.streams.clone(),
             };
             // A shard that is gone has said so itself.

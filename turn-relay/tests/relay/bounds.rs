@@ -1,6 +1,6 @@
 //! What is bounded, and what happens at the bound: answered or counted, and nobody else disturbed.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use turn_relay::{Config, PortRange};
 
@@ -32,6 +32,51 @@ fn a_busy_relay_port_is_a_508_and_not_a_crash() {
     let free = first.local_addr().unwrap();
     drop(first);
     assert_eq!(Client::udp(relay.udp()).allocate(), free);
+}
+
+#[test]
+fn a_user_on_many_addresses_has_sixteen_allocations_of_the_whole_relay() {
+    // security.md E3. An address meets one shard, and these do not all meet the same.
+    let relay = start(Config {
+        threads: 2,
+        ..config()
+    });
+    let mut clients: Vec<Client> = (1..=40)
+        .map(|host| Client::udp_from(IpAddr::from([127, 0, 0, host]), relay.udp()))
+        .collect();
+    let answers: Vec<_> = clients
+        .iter_mut()
+        .map(|client| client.try_allocate().error)
+        .collect();
+    let (made, refused) = answers.split_at(16);
+    assert_eq!((made, refused), (&[None; 16][..], &[Some(486); 24][..]));
+    relay.expect(
+        "rallypoint_turn_quota_rejections_total{quota=\"user\"}",
+        24.0,
+    );
+    // One that is given back can be had from wherever.
+    assert_eq!(clients[3].refresh(0).error, None);
+    clients[39].allocate();
+    assert_eq!(clients[38].try_allocate().error, Some(486));
+    assert_eq!(relay.total("rallypoint_turn_allocations"), 16.0);
+}
+
+#[test]
+fn allocations_are_bounded_for_the_whole_relay() {
+    let mut config = Config {
+        threads: 2,
+        ..config()
+    };
+    config.quota.allocations = 10;
+    let relay = start(config);
+    let answers: Vec<_> = (1..=12)
+        .map(|host| {
+            let mut client = Client::udp_from(IpAddr::from([127, 0, 0, host]), relay.udp());
+            client.try_allocate().error
+        })
+        .collect();
+    let (made, refused) = answers.split_at(10);
+    assert_eq!((made, refused), (&[None; 10][..], &[Some(508); 2][..]));
 }
 
 #[test]

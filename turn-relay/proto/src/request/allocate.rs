@@ -5,7 +5,6 @@
 //! sockets. A port that is in use elsewhere is replaced by another a few times; then the client
 //! reads 508.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -18,7 +17,7 @@ use stun_wire::{AttributeError, AttributeType, error_code};
 use crate::clock::Tick;
 use crate::counters::QuotaKind;
 use crate::ports::Parity;
-use crate::quota::UserId;
+use crate::quota::{Claim, UserId};
 use crate::relay::{Due, Relay, Reservation};
 use crate::request::Request;
 use crate::request::refresh::granted;
@@ -191,7 +190,15 @@ fn additional(request: &Request<'_>) -> Result<bool, Reject> {
 /// Ports are picked, sockets asked for; the response comes later.
 fn begin(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer, Reject> {
     let reserve = wish.parity == Parity::EvenPair;
-    check_quota(relay, request, 1 + u32::from(reserve))?;
+    let claim = claim(relay, request, 1 + u32::from(reserve))?;
+    let begun = begin_claimed(relay, request, wish);
+    if begun.is_err() {
+        relay.holdings.unclaim(claim);
+    }
+    begun
+}
+
+fn begin_claimed(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer, Reject> {
     let mut pending = Pending {
         envelope: request.envelope.clone(),
         tcp: wish.tcp,
@@ -219,7 +226,7 @@ fn begin(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer
         let code = first_error.unwrap_or(error_code::INSUFFICIENT_CAPACITY);
         return Err(Reject::bare(code));
     }
-    if reserve {
+    if wish.parity == Parity::EvenPair {
         pending.reserve_holding = Some(relay.holdings.hold(request.user));
     }
     let user = relay.holdings.hold(request.user);
@@ -250,8 +257,9 @@ fn redeem(
     if known.is_none_or(|held| relay.holdings.name(held.user) != request.user) {
         return Err(Reject::bare(error_code::INSUFFICIENT_CAPACITY));
     }
-    check_quota(relay, request, 0)?; // the port is counted already
+    let claim = claim(relay, request, 0)?; // the port is counted already
     let Some(held) = relay.reservations.remove(&token) else {
+        relay.holdings.unclaim(claim);
         return Err(Reject::bare(error_code::INSUFFICIENT_CAPACITY));
     };
     relay.timers.remove(held.timer);
@@ -274,21 +282,27 @@ fn redeem(
 
 /// Checks 11 and 12: 486 for what a user or an address may have, 508 for what there is. The last
 /// ports are kept for users who have none.
-fn check_quota(relay: &mut Relay, request: &Request<'_>, count: u32) -> Result<(), Reject> {
+fn claim<'a>(relay: &mut Relay, request: &Request<'a>, ports: u32) -> Result<Claim<'a>, Reject> {
     let quota = &relay.config.quota;
-    let address: IpAddr = request.path.remote.ip();
-    if let Err(kind) = relay.holdings.check(quota, request.user, address, count) {
-        relay.counters.count_quota_rejection(kind);
-        return Err(Reject::bare(error_code::ALLOCATION_QUOTA_REACHED));
-    }
     let (limit, in_use) = (relay.ports.limit(), relay.ports.in_use());
-    let kept = (limit - in_use) * 100 < limit * usize::from(quota.reserved_percent);
-    let full = relay.tables.len() >= usize::try_from(quota.allocations).unwrap_or(usize::MAX);
-    if count > 0 && (full || kept && !relay.holdings.is_new(request.user)) {
-        relay.counters.count_quota_rejection(QuotaKind::Total);
-        return Err(Reject::bare(error_code::INSUFFICIENT_CAPACITY));
+    let few_left = (limit - in_use) * 100 < limit * usize::from(quota.reserved_percent);
+    let claim = Claim {
+        user: request.user,
+        address: request.path.remote.ip(),
+        ports,
+        only_new: ports > 0 && few_left,
+    };
+    match relay.holdings.claim(quota, claim) {
+        Ok(()) => Ok(claim),
+        Err(kind) => {
+            relay.counters.count_quota_rejection(kind);
+            Err(Reject::bare(if kind == QuotaKind::Total {
+                error_code::INSUFFICIENT_CAPACITY
+            } else {
+                error_code::ALLOCATION_QUOTA_REACHED
+            }))
+        }
     }
-    Ok(())
 }
 
 fn insert(
