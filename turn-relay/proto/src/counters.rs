@@ -101,11 +101,13 @@ pub enum AuthFailure {
     StaleNonce,
     /// For another realm.
     WrongRealm,
+    /// Right, but of a user whom the operator keeps out.
+    Blocked,
 }
 
 impl AuthFailure {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Missing,
         Self::Malformed,
         Self::UnknownUser,
@@ -113,6 +115,7 @@ impl AuthFailure {
         Self::Expired,
         Self::StaleNonce,
         Self::WrongRealm,
+        Self::Blocked,
     ];
 
     /// The name that metrics use.
@@ -126,6 +129,7 @@ impl AuthFailure {
             Self::Expired => "expired",
             Self::StaleNonce => "stale_nonce",
             Self::WrongRealm => "wrong_realm",
+            Self::Blocked => "blocked",
         }
     }
 }

@@ -51,6 +51,17 @@ impl HashKey {
         sip.finish()
     }
 
+    /// The hash of one request of a client.
+    pub(crate) fn request(self, path: &Path, transaction: [u8; 12]) -> u64 {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = transaction;
+        let [i, j, k, l] = rest;
+        let mut sip = self.start();
+        sip.word(self.path(path));
+        sip.word(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        sip.word(u32::from_le_bytes([i, j, k, l]).into());
+        sip.finish()
+    }
+
     /// The hash of a transport address.
     pub(crate) fn socket(self, addr: SocketAddr) -> u64 {
         let (high, low) = halves(addr.ip());

@@ -50,6 +50,7 @@
 //! `ledger`, `limits`, `timers`, each with one job.
 
 mod auth;
+mod blocks;
 mod clock;
 mod config;
 mod counters;
@@ -69,6 +70,7 @@ mod tables;
 mod timers;
 mod verdict;
 
+pub use blocks::MAX_BLOCKED_USERS;
 pub use config::{
     Lifetimes, Limits, Prefix, PrefixError, Protocol, Quota, Realm, RealmError, RelayAddress,
     RelayConfig, StaticUser,
@@ -77,7 +79,7 @@ pub use counters::{AuthFailure, Counters, QuotaKind, RequestMethod};
 pub use ledger::Ledger;
 pub use peers::{PeerDenial, PeerPolicy, PeerRules};
 pub use ports::LivePorts;
-pub use relay::{AllocationView, Gauges, Relay};
+pub use relay::{AllocationHandle, AllocationView, Gauges, HandleError, Relay};
 pub use verdict::{
     ConnectionEnd, Direction, DropReason, EndReason, Event, Family, Forward, Framing, Header,
     IncomingRefusal, Now, Path, PeerConnectionId, Reason, RelayAddr, SocketOutcome, Traffic,

@@ -11,6 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use stun_wire::attribute::Icmp;
 
 use crate::auth::Authenticator;
+use crate::blocks::Blocks;
 use crate::clock::Clock;
 use crate::config::RelayConfig;
 use crate::counters::Counters;
@@ -34,6 +35,9 @@ use crate::verdict::{
 mod answer;
 mod connections;
 mod ending;
+mod operator;
+
+pub use operator::{AllocationHandle, AllocationView, HandleError};
 
 /// Room that an empty queue keeps.
 const QUEUE_KEPT: usize = 256;
@@ -42,6 +46,7 @@ const QUEUE_KEPT: usize = 256;
 pub struct Relay {
     pub(crate) config: RelayConfig,
     clock: Clock,
+    key: HashKey,
     pub(crate) rng: StdRng,
     auth: Authenticator,
     pub(crate) limiter: Limiter,
@@ -50,6 +55,7 @@ pub struct Relay {
     pub(crate) tcp_policy: PeerPolicy,
     pub(crate) ports: Ports,
     pub(crate) holdings: Holdings,
+    pub(crate) blocks: Blocks,
     pub(crate) tables: Tables,
     pub(crate) tcp: TcpAllocations,
     pub(crate) reservations: BTreeMap<[u8; 8], Reservation>,
@@ -102,27 +108,6 @@ pub struct Gauges {
     pub ports_limit: usize,
 }
 
-/// One allocation, for lists and dashboards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllocationView<'a> {
-    /// The client's 5-tuple.
-    pub client: Path,
-    /// Who owns it: the subject of the credential.
-    pub user: &'a str,
-    /// Bound relay addresses.
-    pub relayed: [Option<RelayAddr>; 2],
-    /// When it was made.
-    pub created: Instant,
-    /// When it ends unless refreshed.
-    pub expires: Instant,
-    /// What it carried.
-    pub traffic: Traffic,
-    /// Permissions installed.
-    pub permissions: usize,
-    /// Channels bound.
-    pub channels: usize,
-}
-
 impl Relay {
     /// A relay without allocations. The seed is 32 bytes of the operating system's generator.
     #[must_use]
@@ -141,6 +126,8 @@ impl Relay {
         let tcp_policy = PeerPolicy::with_live_ports(&config, ports.live_tcp().clone());
         Self {
             clock: Clock::default(),
+            key,
+            blocks: Blocks::default(),
             auth: Authenticator::new(&config, nonce_key),
             limiter: Limiter::new(config.limits.clone(), key),
             policy,
@@ -289,34 +276,6 @@ impl Relay {
         self.end_due(tick);
     }
 
-    /// Ends all allocations of a user (a credential's subject, or a static user's name). Returns how
-    /// many.
-    pub fn kick_user(&mut self, now: Now, user: &str) -> usize {
-        let tick = self.clock.tick(now.mono);
-        let Some(user) = self.holdings.find(user) else {
-            return 0;
-        };
-        let theirs = self
-            .tables
-            .iter()
-            .filter(|(_, allocation)| allocation.user == user);
-        let ids: Vec<AllocationId> = theirs.map(|(id, _)| id).collect();
-        for id in &ids {
-            self.end(*id, tick, EndReason::Kicked);
-        }
-        ids.len()
-    }
-
-    /// Ends the allocation of a client. False if there was none.
-    pub fn kick_client(&mut self, now: Now, client: Path) -> bool {
-        let tick = self.clock.tick(now.mono);
-        let Some(id) = self.tables.find_client(&client) else {
-            return false;
-        };
-        self.end(id, tick, EndReason::Kicked);
-        true
-    }
-
     /// Ends everything: the relay stops. The sockets come back as [`Event::SocketFreed`].
     pub fn end_all(&mut self, now: Now) {
         let tick = self.clock.tick(now.mono);
@@ -363,26 +322,6 @@ impl Relay {
     #[must_use]
     pub fn owns(&self, addr: RelayAddr) -> bool {
         self.tables.find_relayed(addr).is_some()
-    }
-
-    /// Allocations one by one, in no particular order.
-    pub fn allocations(&self) -> impl Iterator<Item = AllocationView<'_>> {
-        let live = self
-            .tables
-            .iter()
-            .filter(|(_, allocation)| allocation.pending.is_none());
-        live.filter_map(|(_, allocation)| {
-            Some(AllocationView {
-                client: allocation.client,
-                user: self.holdings.name(allocation.user),
-                relayed: allocation.relayed(),
-                created: self.clock.instant(allocation.created)?,
-                expires: self.clock.instant(allocation.expires())?,
-                traffic: allocation.traffic,
-                permissions: allocation.permissions(),
-                channels: allocation.channels().len(),
-            })
-        })
     }
 
     /// Levels at this moment.

@@ -21,6 +21,15 @@ use crate::verdict::{Family, Path, Reason, RelayAddr, Traffic};
 pub(crate) struct AllocationId(u32);
 
 impl AllocationId {
+    /// Whatever is in that place, if anything is.
+    pub(crate) fn at(place: u32) -> Self {
+        Self(place)
+    }
+
+    pub(crate) fn place(self) -> u32 {
+        self.0
+    }
+
     fn slot(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

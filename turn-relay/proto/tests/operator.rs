@@ -1,6 +1,10 @@
 //! What an operator does: drain, reload, kick.
 
-use turn_relay_proto::{DropReason, EndReason, Event, Realm, StaticUser};
+use std::time::Duration;
+
+use turn_relay_proto::{
+    AllocationHandle, AuthFailure, DropReason, EndReason, Event, HandleError, Realm, StaticUser,
+};
 
 use crate::harness::{
     Got, PEER, Player, World, addr, allocate, channel_bind, config, create_permission, refresh,
@@ -150,7 +154,7 @@ fn users_realm_and_limits_change_between_two_packets() {
         name: "alice".into(),
         password: "changed".into(),
     }];
-    after.lifetime.allocation_max = std::time::Duration::from_secs(700);
+    after.lifetime.allocation_max = Duration::from_secs(700);
     world.relay.set_config(world.now, after);
     assert_eq!(alice.ask(&mut world, refresh()).code, Some(401));
     let mut alice = Player::named("198.51.100.7:5000", "alice", "changed");
@@ -176,4 +180,96 @@ fn relay_addresses_and_ports_stay_as_they_were_at_the_start() {
     world.relay.set_config(world.now, after);
     let relayed = Player::alice("198.51.100.7:5000").allocate(&mut world);
     assert!(relayed.port() >= 49_152);
+}
+
+#[test]
+fn user_who_is_kicked_leaves_no_reserved_port() {
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    let pair = alice.ask(&mut world, allocate().even_port(true));
+    let token = pair.token.expect("a token");
+    assert_eq!(world.relay.kick_user(world.now, "alice"), 1);
+    world.drain();
+    world.assert_empty();
+    let mut again = Player::alice("198.51.100.7:5001");
+    let reply = again.ask(&mut world, allocate().token(token));
+    assert_eq!(reply.code, Some(508));
+}
+
+#[test]
+fn one_allocation_is_kicked_by_its_handle_and_no_other_is_called_so() {
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    alice.allocate(&mut world);
+    let bob = Player::bob("198.51.100.8:5000").allocate(&mut world);
+    let handles: Vec<_> = world.relay.allocations().map(|view| view.handle).collect();
+    let [first, second] = handles[..] else {
+        panic!("two of them")
+    };
+    assert_eq!(first.to_string().parse(), Ok(first));
+    for wrong in ["", "1", "+000000000000000", "00000000000000000", "x"] {
+        assert_eq!(wrong.parse::<AllocationHandle>(), Err(HandleError));
+    }
+    assert!(world.relay.kick_allocation(world.now, first));
+    assert!(!world.relay.kick_allocation(world.now, first), "it is gone");
+    world.drain();
+    // The next one takes its place, from the same client.
+    alice.allocate(&mut world);
+    assert!(!world.relay.kick_allocation(world.now, first));
+    let views: Vec<_> = world.relay.allocations().collect();
+    assert_eq!(views[0].handle.place(), first.place());
+    assert_eq!(views[1].relayed[0].map(|addr| addr.0), Some(bob));
+    // A list that goes on behind the first.
+    let behind = world.relay.allocations_from(first.place() + 1);
+    let behind: Vec<_> = behind.map(|view| view.handle).collect();
+    assert_eq!(behind, [second]);
+    assert_eq!(reasons(&mut world), [EndReason::Kicked]);
+}
+
+#[test]
+fn blocked_user_allocates_nothing_until_the_time_has_passed() {
+    // RFC 8656 §7.4: 403, signed.
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    alice.allocate(&mut world);
+    let minute = Duration::from_secs(60);
+    assert!(world.relay.block_user(world.now, "alice", minute));
+    assert_eq!(alice.ask(&mut world, refresh()).code, None, "it lives on");
+    let mut again = Player::alice("198.51.100.9:5000");
+    let reply = again.ask(&mut world, allocate());
+    assert_eq!((reply.code, reply.signature.is_some()), (Some(403), true));
+    Player::bob("198.51.100.8:5000").allocate(&mut world);
+    let blocked = |world: &World| {
+        let mut failures = world.relay.counters().auth_failures();
+        failures.find(|(why, _)| *why == AuthFailure::Blocked)
+    };
+    assert_eq!(blocked(&world), Some((AuthFailure::Blocked, 1)));
+    world.wait_secs(59);
+    let left: Vec<_> = world
+        .relay
+        .blocked_users(world.now)
+        .map(|(user, left)| (user.to_owned(), left.as_secs()))
+        .collect();
+    assert_eq!(left, [("alice".to_owned(), 1)]);
+    assert_eq!(again.ask(&mut world, allocate()).code, Some(403));
+    world.wait_secs(1);
+    again.allocate(&mut world);
+    assert!(!world.relay.unblock_user(world.now, "alice"));
+}
+
+#[test]
+fn user_is_blocked_whatever_its_expiry_and_let_in_again() {
+    let mut world = World::new();
+    let hour = Duration::from_secs(3600);
+    assert!(world.relay.block_user(world.now, "mallory", hour));
+    for life in [600, 700] {
+        let mut mallory = Player::minted("198.51.100.7:5000", "mallory", life).modern();
+        assert_eq!(mallory.ask(&mut world, allocate()).code, Some(403));
+    }
+    // Reloads are about other things.
+    world.relay.set_config(world.now, config());
+    let mut mallory = Player::minted("198.51.100.7:5000", "mallory", 600);
+    assert_eq!(mallory.ask(&mut world, allocate()).code, Some(403));
+    assert!(world.relay.unblock_user(world.now, "mallory"));
+    mallory.allocate(&mut world);
 }

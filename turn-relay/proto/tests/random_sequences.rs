@@ -416,6 +416,14 @@ impl Game {
                 .relay
                 .set_draining(self.rng.random_range(0..4) == 0),
             1 => drop(self.world.relay.kick_user(now, "bob")),
+            5 => {
+                let handle = self.world.relay.allocations().next().map(|it| it.handle);
+                if let Some(handle) = handle {
+                    assert!(self.world.relay.kick_allocation(now, handle));
+                }
+                let nap = Duration::from_secs(self.rng.random_range(0..60));
+                assert!(self.world.relay.block_user(now, "m1", nap));
+            }
             2 => self.world.relay.handle_disconnect(now, path),
             3 => {
                 let list = if self.rng.random() {

@@ -15,7 +15,7 @@ use stun_wire::attribute::{
 use stun_wire::{AttributeError, AttributeType, error_code};
 
 use crate::clock::Tick;
-use crate::counters::QuotaKind;
+use crate::counters::{AuthFailure, QuotaKind};
 use crate::ports::Parity;
 use crate::quota::{Claim, UserId};
 use crate::relay::{Due, Relay, Reservation};
@@ -59,6 +59,11 @@ impl Want {
 }
 
 pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer, Reject> {
+    // RFC 8656 §7.4: 403, an administrative restriction; the client is not to try this server again.
+    if relay.blocks.contains(request.user, request.tick) {
+        relay.counters.count_auth_failure(AuthFailure::Blocked);
+        return Err(Reject::bare(error_code::FORBIDDEN));
+    }
     // RFC 8656 §7.2, check 2: a 5-tuple has one allocation. The same request again (§5: the response
     // was lost) gets the same answer.
     if let Some(id) = relay.tables.find_client(&request.path) {
