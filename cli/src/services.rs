@@ -170,7 +170,7 @@ impl Services {
     /// Ends everything in the order that loses least: signaling first, so that nobody is sent to a relay that goes.
     pub async fn shutdown(self) {
         for watched in &self.admins {
-            watched.health.set_draining(true);
+            watched.health.set_stopping();
         }
         self.signal.shutdown().await;
         // The other two join their threads; the runtime's must not wait for that.

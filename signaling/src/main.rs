@@ -51,7 +51,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     health.set_ready(true);
     shutdown::signal().await;
-    health.set_draining(true);
+    health.set_stopping();
     server.shutdown().await;
     if let Some(admin) = admin {
         admin.shutdown().await;

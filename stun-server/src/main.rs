@@ -83,7 +83,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
     }
 
-    health.set_draining(true);
+    health.set_stopping();
     server.shutdown();
     if let Some(admin) = admin {
         admin.shutdown().await;

@@ -79,7 +79,7 @@ fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
                 }
             }
         }
-        health.set_draining(true);
+        health.set_stopping();
         drain(server).await?;
         if let Some(admin) = admin {
             admin.shutdown().await;

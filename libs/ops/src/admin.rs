@@ -1,7 +1,12 @@
-//! The operator's listener: `/metrics`, `/healthz` and `/readyz` over HTTP/1.1, bounded in every way.
+//! The operator's listener: `/metrics`, `/healthz` and `/readyz` over HTTP/1.1, bounded in every way,
+//! and a product's own routes under `/v1/` behind a token.
+
+pub mod api;
+mod door;
+mod guesses;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +22,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+
+use api::Api;
+use door::Door;
 
 use crate::health::Health;
 use crate::metrics::{self, Counter, HttpMetrics, MetricError, Registry};
@@ -70,6 +78,28 @@ impl Admin {
         registry: Registry,
         health: Health,
     ) -> Result<Self, AdminError> {
+        Self::open(address, registry, health, None).await
+    }
+
+    /// The same with a product's routes under `/v1/`.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind).
+    pub async fn bind_with_api(
+        address: SocketAddr,
+        registry: Registry,
+        health: Health,
+        api: Api,
+    ) -> Result<Self, AdminError> {
+        Self::open(address, registry, health, Some(Door::new(api))).await
+    }
+
+    async fn open(
+        address: SocketAddr,
+        registry: Registry,
+        health: Health,
+        door: Option<Door>,
+    ) -> Result<Self, AdminError> {
         let http = registry.http()?;
         for handler in [
             Handler::Metrics,
@@ -78,6 +108,9 @@ impl Admin {
             Handler::Other,
         ] {
             http.declare(handler.as_str(), handler.codes());
+        }
+        for handler in door.iter().flat_map(Door::handlers) {
+            http.declare(handler, &[200, 401]);
         }
         let refused = registry.counter(
             "rallypoint_admin_connections_refused_total",
@@ -91,6 +124,7 @@ impl Admin {
             registry,
             health,
             http,
+            door,
         });
         let accepting = tokio::spawn(accept(listener, pages, refused, stopped));
         Ok(Self {
@@ -126,9 +160,10 @@ async fn accept(
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
-            Ok((stream, _)) => match Arc::clone(&permits).try_acquire_owned() {
+            Ok((stream, from)) => match Arc::clone(&permits).try_acquire_owned() {
                 Ok(permit) => {
-                    tokio::spawn(serve(stream, Arc::clone(&pages), permit, stopped.clone()));
+                    let pages = Arc::clone(&pages);
+                    tokio::spawn(serve(stream, from.ip(), pages, permit, stopped.clone()));
                 }
                 Err(_) => refused.inc(),
             },
@@ -145,13 +180,14 @@ async fn accept(
 
 async fn serve(
     stream: TcpStream,
+    from: IpAddr,
     pages: Arc<Pages>,
     _permit: OwnedSemaphorePermit,
     mut stopped: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| {
         let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(pages.answer(&request)) }
+        async move { Ok::<_, Infallible>(pages.answer(request, from).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -182,18 +218,22 @@ struct Pages {
     registry: Registry,
     health: Health,
     http: HttpMetrics,
+    door: Option<Door>,
 }
 
 impl Pages {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Full<Bytes>> {
         let started = Instant::now();
-        let handler = Handler::of(request.uri().path());
-        let response = self.respond(handler, request.method());
-        self.http.record(
-            handler.as_str(),
-            response.status().as_u16(),
-            started.elapsed(),
-        );
+        let door = self.door.as_ref();
+        let (handler, response) = match door.filter(|_| request.uri().path().starts_with("/v1/")) {
+            Some(door) => door.answer(request, from).await,
+            None => {
+                let handler = Handler::of(request.uri().path());
+                (handler.as_str(), self.respond(handler, request.method()))
+            }
+        };
+        let code = response.status().as_u16();
+        self.http.record(handler, code, started.elapsed());
         response
     }
 

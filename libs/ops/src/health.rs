@@ -10,7 +10,7 @@ use crate::metrics::{Gauge, MetricError, Registry};
 /// Ready and draining. Clones share one state.
 ///
 /// Under systemd (`Type=notify`) the first `set_ready(true)` completes the start, and
-/// `set_draining(true)` announces the stop.
+/// `set_stopping` announces the stop.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<State>);
 
@@ -52,9 +52,12 @@ impl Health {
         self.0.draining.store(draining, Ordering::Relaxed);
         self.0.draining_gauge.set(i64::from(draining));
         self.0.ready_gauge.set(i64::from(self.is_ready()));
-        if draining {
-            tell_systemd(&NotifyState::Stopping);
-        }
+    }
+
+    /// Says that no new work is taken, and that the process ends with the old.
+    pub fn set_stopping(&self) {
+        self.set_draining(true);
+        tell_systemd(&NotifyState::Stopping);
     }
 
     /// Whether new work is taken.
@@ -94,5 +97,9 @@ mod tests {
         let text = registry.render();
         assert!(text.contains("\nrallypoint_ready 0\n"), "{text}");
         assert!(text.contains("\nrallypoint_draining 1\n"), "{text}");
+        health.set_draining(false);
+        assert!(health.is_ready());
+        health.set_stopping();
+        assert!(health.is_draining() && !health.is_ready());
     }
 }
