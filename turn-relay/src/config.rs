@@ -6,6 +6,7 @@
 mod external;
 mod file;
 mod machine;
+mod quota;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};
 
 pub use external::{Discovery, ExternalAddresses, StunServer};
 pub(crate) use machine::{Shared, relay_config, split_ports};
+pub(crate) use quota::{patched, to_json};
 
 /// A commented configuration with every key, as `config default` prints it.
 pub const EXAMPLE: &str = include_str!("../../deploy/config/rallypoint-turn.toml");
@@ -60,6 +62,8 @@ pub struct Config {
     pub drain: Drain,
     /// Where `/metrics`, `/healthz` and `/readyz` are; `None`: nowhere.
     pub admin: Option<SocketAddr>,
+    /// Lets an operator in to the routes under `/v1/` there; `None`: nobody.
+    pub admin_token: Option<Secret>,
     /// What is logged and how.
     pub log: LogConfig,
 }
@@ -88,6 +92,7 @@ impl Default for Config {
             protocol: Protocol::default(),
             drain: Drain::default(),
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9479))),
+            admin_token: None,
             log: LogConfig::default(),
         }
     }

@@ -3,13 +3,14 @@
 //! [`Server::bind`] opens every listener and starts one shard for each core; a shard owns its
 //! sockets, its slice of the relay ports and its machine, and shares nothing that a packet touches.
 //!
-//! What an operator does to a relay that runs reaches its shards as messages: [`Server::drain`] and
-//! [`Server::reload`].
+//! What an operator does to a relay that runs reaches its shards as messages: [`Server::drain`],
+//! [`Server::reload`], and the routes of [`admin`].
 //!
 //! Follow a packet: `shard.rs` (the only loop) → the machine → `outward.rs` → `sockets.rs` or
 //! `streams.rs`. The bytes of TCP allocations (RFC 6062) go through `peer_connections.rs`.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod config;
 mod connections;
 mod counters;
@@ -20,6 +21,7 @@ mod peer_connections;
 mod peer_socket;
 mod server;
 mod shard;
+mod shards;
 mod sockets;
 mod source;
 mod stream;

@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use ops::Health;
 use ops::admin::Admin;
+use ops::admin::api::ApiToken;
 use ops::daemon::{self, Program, Start};
 use ops::logging::{self, OPERATOR};
 use ops::metrics::{self, BuildInfo, Registry};
 use reload_requests::{ConfigFile, ReloadRequests};
+use turn_relay::admin::Operator;
 use turn_relay::{Config, EXAMPLE, Server};
 
 const PROGRAM: Program = Program {
@@ -54,15 +56,19 @@ fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         let mut signal = pin!(ops::shutdown::signal());
+        let path = file.as_ref().map(|file| file.path().to_owned());
+        let token = ApiToken::new(config.admin_token.clone());
+        let (mut operator, api) = Operator::new(health.clone(), token, path);
         let mut reloads = ReloadRequests::new(file)?;
         let admin = match config.admin {
             Some(addr) => {
-                let bound = Admin::bind(addr, registry.clone(), health.clone()).await;
+                let bound = Admin::bind_with_api(addr, registry.clone(), health.clone(), api).await;
                 Some(bound.context("admin.listen")?)
             }
             None => None,
         };
         let mut server = Server::bind(config, &registry)?;
+        operator.serves(&server);
         for (scheme, addr) in server.local_addrs() {
             tracing::info!(name: OPERATOR, "listening on {}://{addr}", scheme.as_str());
         }
@@ -74,12 +80,15 @@ fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
                 failure = server.failure() => return Err(failure.into()),
                 file = reloads.next() => {
                     // What came of it is in the log and the metrics.
-                    let _ = server.reload_file(file);
-                    logging::set_level(&server.config().log.level);
+                    if server.reload_file(file).is_ok() {
+                        operator.reloaded(&server);
+                    }
                 }
+                task = operator.next() => operator.carry_out(task, &mut server),
             }
         }
         health.set_stopping();
+        drop(operator);
         drain(server).await?;
         if let Some(admin) = admin {
             admin.shutdown().await;

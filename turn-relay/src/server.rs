@@ -1,6 +1,7 @@
 //! The relay as a library: opens everything it was configured with, then runs one thread a shard.
 
 mod listening;
+mod operator;
 mod reload;
 mod supervision;
 
@@ -9,7 +10,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::counters::{self, ConfigGauges, ShardCounters};
 use crate::external::{self, DiscoveryError, ExternalWatch};
 use crate::peer_connections::PeerConnections;
 use crate::shard::{Command, Parts, Shard};
+use crate::shards::ShardHandle;
 use crate::sockets::Sockets;
 use crate::source::WAKER;
 use crate::streams::Streams;
@@ -56,8 +58,7 @@ impl fmt::Debug for Server {
 /// A thread and the way to talk to it.
 #[derive(Debug)]
 struct Running {
-    commands: Sender<Command>,
-    waker: Waker,
+    handle: Arc<ShardHandle>,
     thread: JoinHandle<()>,
     ports: RangeInclusive<u16>,
 }
@@ -155,6 +156,7 @@ impl Server {
         let mut own: Vec<SocketAddr> = listeners.iter().map(|url| url.address).collect();
         own.extend(config.admin);
         let slices = split_ports(config.relay_ports, shards);
+        let ledger = Arc::new(Ledger::new(random().map_err(BindError::Start)?));
         let (supervision, failures) = supervision::watch();
         let mut server = Self {
             failures,
@@ -163,9 +165,10 @@ impl Server {
             setup: Setup {
                 connections: Connections::new(config.streams.clone()),
                 shared: Shared {
-                    ledger: Some(Arc::new(Ledger::new(random().map_err(BindError::Start)?))),
+                    ledger: Some(Arc::clone(&ledger)),
                     ..Shared::new(&config, own, external)
                 },
+                ledger,
                 config,
                 certificates,
                 watch: watch.transpose()?,
@@ -219,8 +222,7 @@ impl Server {
         let (until_empty, drained) = mpsc::channel();
         for shard in &self.shards {
             // A shard that is gone has no allocations.
-            let _ = shard.commands.send(Command::Drain(until_empty.clone()));
-            let _ = shard.waker.wake();
+            shard.handle.tell(Command::Drain(until_empty.clone()));
         }
         drop(until_empty);
         // Shards end together: one that closes its listeners alone would have the system send the
@@ -238,8 +240,7 @@ impl Server {
     fn stop(&mut self) {
         for shard in &self.shards {
             // A shard that is gone already needs no telling.
-            let _ = shard.commands.send(Command::Stop);
-            let _ = shard.waker.wake();
+            shard.handle.tell(Command::Stop);
         }
         for shard in self.shards.drain(..) {
             if shard.thread.join().is_err() {
@@ -363,6 +364,7 @@ fn warn_about_descriptors(_: &Config) {}
 struct Setup {
     config: Config,
     shared: Shared,
+    ledger: Arc<Ledger>,
     connections: Connections,
     certificates: Option<Certificates>,
     watch: Option<Watch>,
@@ -405,8 +407,7 @@ impl Setup {
             .name(format!("turn-{index}"))
             .spawn(move || supervision.run(index, || shard.run()))?;
         Ok(Running {
-            commands: sender,
-            waker,
+            handle: Arc::new(ShardHandle::new(sender, waker)),
             thread,
             ports,
         })

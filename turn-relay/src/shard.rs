@@ -51,7 +51,12 @@ pub(crate) enum Command {
     Drain(Sender<Infallible>),
     /// Go on with another configuration.
     Reload(Box<NewConfig>),
+    /// Do this to the machine, between two batches.
+    Visit(Visit),
 }
+
+/// What an operator wants to know or to have done.
+pub(crate) type Visit = Box<dyn FnOnce(&mut Relay, Now) + Send>;
 
 /// A shard's part of a new configuration.
 pub(crate) struct NewConfig {
@@ -279,6 +284,10 @@ impl Shard {
                     self.relay.set_config(self.now, new.relay);
                     self.peers.set_stalled(new.streams.stalled);
                     self.outward.streams.set_limits(new.streams);
+                    self.counts_changed = true;
+                }
+                Command::Visit(visit) => {
+                    visit(&mut self.relay, self.now);
                     self.counts_changed = true;
                 }
             }

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ops::config::{FromRaw, FromValue, IpPrefix, ProxyListeners, Scheme, Section, Size, Value};
+use ops::config::{
+    AddrOrOff, FromRaw, FromValue, IpPrefix, ListenUrl, ProxyListeners, Scheme, Secret, Section,
+    Size, Value,
+};
 use ops::tls::{self, TlsFiles};
 use turn_relay_proto::{Lifetimes, Limits, Prefix, Protocol, Quota, Realm, StaticUser};
 
@@ -38,16 +41,7 @@ impl FromRaw for Config {
         let external_addresses = super::external::read(section, &relay_addresses);
         let threads = section.ranged("threads", 0, 0..=MAX_THREADS);
 
-        let tls = section.optional_section::<TlsFiles>("tls");
-        if let Some(Err(error)) = tls.as_ref().map(|files| tls::load(files, ALPN)) {
-            section.problem("tls", &error.to_string());
-        }
-        if !section.has("tls") && listen.iter().any(|url| url.scheme.needs_certificate()) {
-            section.problem(
-                "tls",
-                "missing: a tls:// or tcp+tls:// listener needs certificate and key",
-            );
-        }
+        let tls = read_tls(section, &listen);
         let credentials = section.section::<Credentials>("credentials");
         let test_users = section.tables::<TestUser>("test-user");
         let none_listed = credentials.as_ref().is_some_and(|found| !found.any_listed);
@@ -64,6 +58,7 @@ impl FromRaw for Config {
                           every listener must be on loopback";
             section.problem("peers", reason);
         }
+        let admin = section.section::<Admin>("admin")?;
         Some(Self {
             realm,
             listen,
@@ -85,10 +80,25 @@ impl FromRaw for Config {
             streams: section.section::<StreamLimits>("streams")?,
             protocol: section.section::<ProtocolSection>("protocol")?.0,
             drain: section.section::<Drain>("drain")?,
-            admin: section.section::<Admin>("admin")?.0,
+            admin: admin.listen,
+            admin_token: admin.token,
             log: section.section("log")?,
         })
     }
+}
+
+fn read_tls(section: &mut Section<'_>, listen: &[ListenUrl]) -> Option<TlsFiles> {
+    let tls = section.optional_section::<TlsFiles>("tls");
+    if let Some(Err(error)) = tls.as_ref().map(|files| tls::load(files, ALPN)) {
+        section.problem("tls", &error.to_string());
+    }
+    if !section.has("tls") && listen.iter().any(|url| url.scheme.needs_certificate()) {
+        section.problem(
+            "tls",
+            "missing: a tls:// or tcp+tls:// listener needs certificate and key",
+        );
+    }
+    tls
 }
 
 fn read_realm(section: &mut Section<'_>, default: Realm) -> Realm {
@@ -261,7 +271,7 @@ impl FromValue for Bandwidth {
 
 /// `[quota]`.
 #[derive(Default)]
-struct QuotaSection(Quota);
+pub(super) struct QuotaSection(pub(super) Quota);
 
 impl FromRaw for QuotaSection {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
@@ -441,14 +451,40 @@ impl FromRaw for Drain {
 }
 
 /// `[admin]`.
-struct Admin(Option<SocketAddr>);
+struct Admin {
+    listen: Option<SocketAddr>,
+    token: Option<Secret>,
+}
 
 impl FromRaw for Admin {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
-        let default = Config::default().admin;
-        if section.optional::<String>("listen").as_deref() == Some("off") {
-            return Some(Self(None));
+        let default = AddrOrOff(Config::default().admin);
+        let listen = section.value("listen", default).0;
+        let in_file = section.optional_section::<AdminToken>("token");
+        let in_environment = section.secret_from_environment("RALLYPOINT_TURN_ADMIN_TOKEN");
+        if in_file.is_some() && in_environment.is_some() {
+            let reason = "given here and by RALLYPOINT_TURN_ADMIN_TOKEN_FILE: which one is it?";
+            section.problem("token", reason);
         }
-        Some(Self(section.optional::<SocketAddr>("listen").or(default)))
+        let token = in_file.and_then(|found| found.0).or(in_environment);
+        // RFC 6750 section 2.1: what a header can carry.
+        let is_sendable = |byte: &u8| byte.is_ascii_graphic();
+        if token
+            .as_ref()
+            .is_some_and(|token| !token.expose().iter().all(is_sendable))
+        {
+            let reason = "letters, digits and signs only; try: openssl rand -hex 32";
+            section.problem("token", reason);
+        }
+        Some(Self { listen, token })
+    }
+}
+
+/// `token`; `None` if it is at fault.
+struct AdminToken(Option<Secret>);
+
+impl FromRaw for AdminToken {
+    fn from_raw(section: &mut Section<'_>) -> Option<Self> {
+        Some(Self(section.secret("file")))
     }
 }

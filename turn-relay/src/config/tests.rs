@@ -15,6 +15,7 @@ password = "secret"
 fn the_example_is_complete_and_right() {
     let folder = tempfile::tempdir().unwrap();
     write_secret(folder.path(), "turn-secret", SECRET);
+    write_secret(folder.path(), "admin-token", SECRET);
     // The variable is systemd's; without it the secret is beside the file.
     let text = EXAMPLE.replace("${CREDENTIALS_DIRECTORY}/", "");
     let path = folder.path().join("turn.toml");
@@ -44,6 +45,8 @@ fn the_example_is_complete_and_right() {
     assert_eq!(spelt_out.peers, config.peers);
     assert_eq!(spelt_out.drain.deadline, config.drain.deadline);
     assert_eq!(spelt_out.admin, config.admin);
+    assert_eq!(spelt_out.admin_token.unwrap().expose(), SECRET.as_bytes());
+    assert_eq!(config.admin_token, None);
     assert_eq!(spelt_out.log, config.log);
     assert_eq!(spelt_out.relay_ports, config.relay_ports);
     assert_eq!(spelt_out.realm, config.realm);
@@ -334,5 +337,37 @@ fn finding_out_the_external_address_needs_two_servers() {
         let mut found: Vec<&str> = problems.iter().map(|problem| &*problem.key).collect();
         found.sort_unstable();
         assert_eq!(found, keys, "{more}: {problems}");
+    }
+}
+
+#[test]
+fn the_admin_token_is_a_secret_that_a_header_can_carry() {
+    let folder = tempfile::tempdir().unwrap();
+    write_secret(folder.path(), "good", SECRET);
+    write_secret(folder.path(), "spaced", "9b1f0c4d6a7e8f90 aa51c3d2b4e5f607");
+    write_secret(folder.path(), "short", "9b1f");
+    let admin = |text: &str| {
+        let path = folder.path().join("turn.toml");
+        fs::write(&path, format!("{MINIMUM}[admin]\n{text}\n")).unwrap();
+        ops::config::load::<Config>(&path)
+    };
+    let config = admin("token = { file = 'good' }").unwrap();
+    assert_eq!(config.admin_token.unwrap().expose(), SECRET.as_bytes());
+    assert_eq!(admin("").unwrap().admin_token, None, "there is no default");
+    for (text, keys) in [
+        ("token = { file = 'spaced' }", &["admin.token"][..]),
+        ("token = { file = 'short' }", &["admin.token.file"]),
+        ("token = { file = 'missing' }", &["admin.token.file"]),
+        ("token = {}", &["admin.token.file"]),
+        ("token = 'good'", &["admin.token"]),
+        (
+            "token = { value = 'x' }",
+            &["admin.token.value", "admin.token.file"],
+        ),
+        ("listen = 'everywhere'", &["admin.listen"]),
+    ] {
+        let problems = admin(text).unwrap_err();
+        let found: Vec<&str> = problems.iter().map(|problem| &*problem.key).collect();
+        assert_eq!(found, keys, "{text}: {problems}");
     }
 }

@@ -104,9 +104,7 @@ impl Server {
                 relay: relay_config(&config, &setup.shared, ports),
                 streams: config.streams.clone(),
             };
-            // A shard that is gone has said so itself.
-            let _ = shard.commands.send(Command::Reload(Box::new(new)));
-            let _ = shard.waker.wake();
+            shard.handle.tell(Command::Reload(Box::new(new)));
         }
         setup.gauges.taken_over(&config);
         setup.config = config;
@@ -181,7 +179,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
         ),
         ("threads", new.threads != running.threads),
         ("tls", has_tls_changed),
-        ("admin", new.admin != running.admin),
+        ("admin.listen", new.admin != running.admin),
         ("log.format", new.log.format != running.log.format),
     ];
     let live = [
@@ -196,6 +194,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
         ("streams", new.streams != running.streams),
         ("protocol", new.protocol != running.protocol),
         ("drain", new.drain != running.drain),
+        ("admin.token", new.admin_token != running.admin_token),
         ("log.level", new.log.level != running.log.level),
     ];
     let differing = |keys: &[(&'static str, bool)]| {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Client, FromPeer, Peer};
 use crate::harness::{PASSWORD, PATIENCE, USER, V4, value};
 
+pub(crate) const ADMIN_TOKEN: &str = "5d0f7b8e2c914a63b7e05f1c8d2a9e47";
 const BINARY: &str = env!("CARGO_BIN_EXE_rallypoint-turn");
 
 #[test]
@@ -277,6 +279,7 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let (turn, admin) = (free_port(), free_port());
         let path = folder.path().join("turn.toml");
+        write_secret(folder.path(), "admin-token", ADMIN_TOKEN);
         fs::write(&path, with_admin(threads, turn, admin, more)).unwrap();
         let log = folder.path().join("log");
         let child = Command::new("sh")
@@ -305,6 +308,14 @@ impl Daemon {
 
     pub(crate) fn write_config(&self, text: &str) {
         fs::write(self.folder.path().join("turn.toml"), text).unwrap();
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn config_text(&self) -> String {
+        fs::read_to_string(self.folder.path().join("turn.toml")).unwrap()
     }
 
     /// Puts a secret beside the configuration.
@@ -343,16 +354,40 @@ impl Daemon {
     }
 
     fn try_get(&self, page: &str) -> Option<String> {
+        self.exchange("GET", page, "", "")
+    }
+
+    fn exchange(&self, method: &str, page: &str, headers: &str, body: &str) -> Option<String> {
         let mut socket = TcpStream::connect(self.admin).ok()?;
         socket.set_read_timeout(Some(PATIENCE)).ok()?;
+        let length = body.len();
         write!(
             socket,
-            "GET {page} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n"
+            "{method} {page} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n{body}"
         )
         .ok()?;
         let mut text = String::new();
         socket.read_to_string(&mut text).ok()?;
         Some(text)
+    }
+
+    /// Asks the admin API with this token: the status and the answer.
+    pub(crate) fn api_as(&self, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let header = format!("Authorization: Bearer {token}\r\n");
+        let text = self.exchange(method, path, &header, body);
+        let text = text.unwrap_or_else(|| panic!("{path}:\n{}", self.log()));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap())
+    }
+
+    pub(crate) fn api(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        self.api_as(ADMIN_TOKEN, method, path, body)
+    }
+
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.admin.port()
     }
 
     pub(crate) fn get(&self, page: &str) -> String {
@@ -423,7 +458,8 @@ allow-loopback-for-tests = true
 
 /// The same with two shards or as many as asked for, and an admin listener.
 fn with_admin(threads: usize, turn: u16, admin: u16, more: &str) -> String {
-    let more = format!("{more}[admin]\nlisten = \"127.0.0.1:{admin}\"\n");
+    let token = "token = { file = \"admin-token\" }";
+    let more = format!("{more}[admin]\nlisten = \"127.0.0.1:{admin}\"\n{token}\n");
     config(threads, turn, "", &more)
 }
 
@@ -452,7 +488,7 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().unwrap()
 }
 
-fn is_installed(tool: &str) -> bool {
+pub(crate) fn is_installed(tool: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder: PathBuf| is_file(&folder.join(tool)))
 }
@@ -462,7 +498,7 @@ fn is_file(path: &Path) -> bool {
 }
 
 /// Says that something is not tested; a failure where everything is asked for.
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     assert!(
         std::env::var_os("RALLYPOINT_TEST_ALL").is_none(),
         "not tested: {reason}"

@@ -8,9 +8,11 @@
     reason = "a test that cannot go on ends there"
 )]
 
+mod admin;
 mod bounds;
 mod client;
 mod daemon;
+mod documentation;
 mod doors;
 mod drain;
 mod external;

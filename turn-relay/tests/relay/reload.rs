@@ -143,7 +143,7 @@ fn what_needs_a_restart_is_named_and_stays() {
     assert_eq!(reloaded.changed, ["quota", "drain"]);
     assert_eq!(
         reloaded.need_restart,
-        ["listen", "relay-addresses", "threads", "admin"]
+        ["listen", "relay-addresses", "threads", "admin.listen"]
     );
     let in_force = relay.server().config().clone();
     assert_eq!((in_force.listen.len(), in_force.threads), (4, 1));
