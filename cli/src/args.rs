@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ops::logging::LogConfig;
 
+use crate::admin::args::AdminArgs;
 use crate::load::args::LoadArgs;
 
 /// Gets players connected: run the services, be a player, watch the demo.
@@ -32,7 +33,11 @@ impl Cli {
     pub fn log(&self) -> LogConfig {
         let default = match &self.command {
             Command::Demo(args) if args.is_live() => "off",
-            Command::Demo(_) | Command::Up(_) | Command::Play(_) | Command::Load(_) => DEFAULT_LOG,
+            Command::Demo(_)
+            | Command::Up(_)
+            | Command::Play(_)
+            | Command::Load(_)
+            | Command::Admin(_) => DEFAULT_LOG,
         };
         self.log
             .clone()
@@ -71,6 +76,11 @@ pub enum Command {
     /// For servers of your own: bounded in clients, packets in flight and seconds, but a flood within that. Any server
     /// that speaks the protocols is loaded alike.
     Load(LoadArgs),
+    /// See and steer a relay that runs: who is relayed, kicks, quotas, drain, reload
+    ///
+    /// Over the admin API of rallypoint-turn (docs/admin-api.md), which is on where the relay's [admin] section names a
+    /// token. Exit code 1: refused, not reached, or some shards have not answered.
+    Admin(AdminArgs),
 }
 
 /// Options of `up`.
@@ -224,6 +234,12 @@ mod tests {
             "rallypoint up --stun-port 65536",
             "rallypoint up --log loud",
             "rallypoint load",
+            "rallypoint admin",
+            "rallypoint admin kick",
+            "rallypoint admin kick anna --allocation 0-1",
+            "rallypoint admin kick --allocation 0-1 --block 1h",
+            "rallypoint admin quotas allocations",
+            "rallypoint admin status --token 5d0f7b8e2c914a63",
             "rallypoint load stun",
             "rallypoint load stun --server 127.0.0.1:3478 --seconds 121",
             "rallypoint load stun --server 127.0.0.1:3478 --window 4097",

@@ -4,9 +4,11 @@
 //! - [`services`]: STUN, TURN and signaling in one process, as `up` and `demo` need them.
 //! - [`play`]: one player as a process: a session over the SDK, files included.
 //! - [`demo`]: four pairs of players behind emulated NATs, a live view, a picture and the figures.
+//! - [`admin`]: what an operator sees and does on a relay that runs.
 //! - [`load`]: packets, requests and allocations in bulk, for measuring a server.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod args;
 pub mod demo;
 pub mod load;
@@ -27,6 +29,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Play(args) => play::run(args).map_err(|error| error.to_string()),
         Command::Demo(args) => demo::run(args).map_err(|error| error.to_string()),
         Command::Load(args) => load::run(args).map_err(|error| error.to_string()),
+        Command::Admin(args) => admin::run(args).map_err(|error| error.to_string()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,7 @@ use std::process::Command;
 #[test]
 fn help_is_as_written_down() {
     let mut page = String::new();
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 12] = [
         &[],
         &["up"],
         &["play"],
@@ -16,6 +16,11 @@ fn help_is_as_written_down() {
         &["load"],
         &["load", "turn"],
         &["load", "stun"],
+        &["admin"],
+        &["admin", "allocations"],
+        &["admin", "kick"],
+        &["admin", "quotas"],
+        &["admin", "drain"],
     ];
     for command in commands {
         let output = Command::new(env!("CARGO_BIN_EXE_rallypoint"))
@@ -23,6 +28,8 @@ fn help_is_as_written_down() {
             .arg("--help")
             .env_remove("RALLYPOINT_SIGNAL")
             .env_remove("RALLYPOINT_LOAD_PASSWORD")
+            .env_remove("RALLYPOINT_ADMIN_URL")
+            .env_remove("RALLYPOINT_ADMIN_TOKEN_FILE")
             .output()
             .expect("the binary runs");
         assert!(output.status.success());
