@@ -6,8 +6,8 @@
 #     tests/bench/relay.sh [DIRECTORY OF THE PROGRAMS]          (target/release)
 #
 # RUNS (3) of SECONDS_EACH (1.5) for each cell; after LIMIT (180) seconds no further run is begun. WORKS picks rows.
-# REALTIME=no leaves the scheduler alone, STEERING=yes moves receive work to the receiver's core. README.md beside this says
-# what it measures.
+# REALTIME=no leaves the scheduler alone, STEERING=yes moves receive work to the receiver's core, OFFLOAD=no has the system cut
+# trains before the cable (needs ethtool). README.md beside this says what it measures.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,6 +18,7 @@ limit=${LIMIT:-180}
 works=${WORKS:-up down pair burst binding allocations}
 realtime=${REALTIME:-yes}
 steering=${STEERING:-no}
+offload=${OFFLOAD:-yes}
 
 server_ns=rp-bench-$$-server
 load_ns=rp-bench-$$-load
@@ -65,6 +66,7 @@ check() {
     for tool in ip taskset turnserver timeout awk; do
         command -v "$tool" >/dev/null || die "$tool is missing"
     done
+    [ "$offload" = yes ] || command -v ethtool >/dev/null || die "OFFLOAD=no needs ethtool"
     for program in rallypoint rallypoint-turn rallypoint-stun; do
         [ -x "$programs/$program" ] || die "$programs/$program is missing; build it first"
     done
@@ -78,6 +80,10 @@ cable() {
     ip -n "$load_ns" addr add "$2.2/30" dev "$1l"
     ip -n "$server_ns" link set "$1s" up
     ip -n "$load_ns" link set "$1l" up
+    if [ "$offload" = no ]; then
+        ip netns exec "$server_ns" ethtool -K "$1s" tx-udp-segmentation off >/dev/null
+        ip netns exec "$load_ns" ethtool -K "$1l" tx-udp-segmentation off >/dev/null
+    fi
     [ "$steering" = yes ] || return 0
     steer "$server_ns" "$1s" 1
     steer "$load_ns" "$1l" 2
@@ -193,6 +199,8 @@ measure() {
         allocations) json=$(load "${turn[@]}" --allocations) ;;
         *) die "no such work: $work" ;;
     esac
+    # A server may refuse a client whose port an allocation of an earlier run still has.
+    [ -n "$json" ] || return 1
     local rate cpu lost
     rate=$(field '[a-z]*_per_second' "$json")
     cpu=$(field 'server_cpu_us_per_[a-z]*' "$json")
@@ -205,7 +213,7 @@ table() {
     cat <<HEAD
 $(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores, Linux $(uname -r), \
 coturn $(turnserver --version 2>/dev/null | tail -1); at most $runs runs of $seconds s, interleaved; real time: $realtime, \
-receive steering: $steering; load average $(cut -d' ' -f1-3 /proc/loadavg)
+receive steering: $steering, offload of trains: $offload; load average $(cut -d' ' -f1-3 /proc/loadavg)
 
 | work | coturn, thousands/s | us each | rallypoint, thousands/s | us each | rate | CPU | lost or failed (c / r) | load busy (c / r) | spread of rate (c / r) |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -247,12 +255,13 @@ declare -A foreign_expected=([binding]="" [allocations]="")
 for run in $(seq "$runs"); do
     for work in $works; do
         [ "$SECONDS" -lt "$limit" ] || { echo "relay.sh: out of time in run $run" >&2; break 2; }
-        measure "$work" coturn 3478 "$coturn_pid"
+        measure "$work" coturn 3478 "$coturn_pid" || echo "run $run of $work on coturn is left out" >&2
         if [ "$work" = binding ]; then
-            measure "$work" rallypoint 3480 "$stun_pid"
+            ours=(rallypoint 3480 "$stun_pid")
         else
-            measure "$work" rallypoint 3479 "$turn_pid"
+            ours=(rallypoint 3479 "$turn_pid")
         fi
+        measure "$work" "${ours[@]}" || echo "run $run of $work on ours is left out" >&2
     done
 done
 table
