@@ -78,7 +78,7 @@ pub enum Command {
     Load(LoadArgs),
     /// See and steer a relay that runs: who is relayed, kicks, quotas, drain, reload
     ///
-    /// Over the admin API of rallypoint-turn (docs/admin-api.md), which is on where the relay's [admin] section names a
+    /// Over the admin API of rallypoint-turn (docs/admin-api.md), which is on where the relay's `[admin]` section names a
     /// token. Exit code 1: refused, not reached, or some shards have not answered.
     Admin(AdminArgs),
 }

@@ -16,7 +16,7 @@ pub struct AdminArgs {
         default_value = "http://127.0.0.1:9479"
     )]
     pub url: String,
-    /// File with the token that the relay's [admin] section names
+    /// File with the token that the relay's `[admin]` section names
     #[arg(
         long,
         global = true,
@@ -68,7 +68,7 @@ pub enum Action {
     },
     /// Show the bounds in force, or change some until the relay reads its file again
     Quotas {
-        /// Keys of [quota] with new values, such as allocations-per-user=4 bandwidth-per-user=2MiB
+        /// Keys of `[quota]` with new values, such as allocations-per-user=4 bandwidth-per-user=2MiB
         #[arg(value_name = "KEY=VALUE", value_parser = key_and_value)]
         changes: Vec<(String, String)>,
     },
