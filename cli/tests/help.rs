@@ -50,5 +50,11 @@ fn help_is_as_written_down() {
         fs::write(&file, &page).expect("written");
     }
     let written = fs::read_to_string(&file).expect("tests/help.txt");
-    assert_eq!(page, written, "RALLYPOINT_BLESS=1 writes it anew");
+    for (number, (said, expected)) in (1..).zip(page.lines().zip(written.lines())) {
+        assert_eq!(
+            said, expected,
+            "tests/help.txt:{number}; RALLYPOINT_BLESS=1 writes it anew"
+        );
+    }
+    assert_eq!(page.lines().count(), written.lines().count(), "its end");
 }
