@@ -16,8 +16,8 @@ use turn_relay_proto::{Direction, DropReason, EndReason, Forward, Path, Traffic}
 
 pub(crate) use labels::{
     Bound, Carrier, Connected, Dropped, Ended, Limiter, Operation, Origin, Outcome, PeerEnd,
-    PeerRefusal, ProxyHeader, Side, StreamEnd, StreamKind, StreamRefusal, Towards, UndecidedEnd,
-    Version, Wrapped,
+    PeerRefusal, ProxyHeader, Side, StreamEnd, StreamKind, StreamRefusal, Told, Towards,
+    UndecidedEnd, Version, Wrapped,
 };
 pub(crate) use reload::ConfigGauges;
 pub(crate) use scrape::Cells;
@@ -33,6 +33,7 @@ pub(crate) struct ShardCounters {
     pub(crate) peers: PeerCounters,
     pub(crate) relay_sockets: Tallies<Bound>,
     pub(crate) socket_errors: Tallies<Operation>,
+    pub(crate) peer_errors: Tallies<Told>,
     pub(crate) cells: Cells,
 }
 
@@ -119,6 +120,11 @@ pub(crate) fn register(
             socket_errors: registry.sharded_counter(
                 "rallypoint_turn_socket_errors_total",
                 "System calls that failed; service goes on.",
+                shards,
+            )?,
+            peer_errors: registry.sharded_counter(
+                "rallypoint_turn_peer_icmp_errors_total",
+                "ICMP errors for packets relayed to peers, by whether the client was told.",
                 shards,
             )?,
             cells: scrape::declare(registry, shards, udp)?,

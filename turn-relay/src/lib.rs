@@ -18,6 +18,7 @@ mod external;
 mod frame;
 mod outward;
 mod peer_connections;
+mod peer_errors;
 mod peer_socket;
 mod server;
 mod shard;

@@ -21,6 +21,7 @@ use crate::counters::{Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
 use crate::frame::Deframer;
 use crate::outward::Outward;
 use crate::peer_connections::{Lent, PeerConnections};
+use crate::peer_errors;
 use crate::sockets::{SocketKey, Sockets};
 use crate::source::Source;
 use crate::stream::{Buffers, Kind};
@@ -215,6 +216,11 @@ impl Shard {
     fn note_events(&mut self, events: &Events) {
         for event in events {
             let source = Source::of(event.token());
+            if let Source::Socket(key) = source
+                && event.is_error()
+            {
+                self.outward.sockets.mark_errors(key);
+            }
             if let Source::Stream(key) = source
                 && event.is_writable()
             {
@@ -337,14 +343,22 @@ impl Shard {
         has_more
     }
 
-    /// What peers have sent to a relay socket, up to a few batches.
+    /// What peers have sent to a relay socket, up to a few batches, and what the network says of them.
     fn serve_peers(&mut self, key: usize) -> bool {
         let Some(addr) = self.outward.sockets.relay_addr(key) else {
             return false;
         };
+        let Self {
+            relay,
+            outward,
+            reply,
+            now,
+            ..
+        } = self;
+        let has_more = peer_errors::serve(relay, outward, *now, (key, addr), reply);
         for _ in 0..RECEIVES {
             if !self.receive_from_peers(key, addr) {
-                return false;
+                return has_more;
             }
         }
         true

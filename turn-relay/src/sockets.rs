@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use mio::{Interest, Registry, Token};
-use net_io::{BindOptions, RecvBatch, SendBatch, SendReport, UdpSocket};
+use net_io::{BindOptions, IcmpError, RecvBatch, SendBatch, SendReport, UdpSocket};
 use slab::Slab;
 use turn_relay_proto::{RelayAddr, SocketOutcome};
 
@@ -63,6 +63,8 @@ struct Outgoing {
     /// There while something waits, so that an idle allocation holds no memory for it.
     batch: Option<Box<SendBatch>>,
     is_ready: bool,
+    /// Errors of the network wait.
+    has_errors: bool,
     /// Of relay sockets: what the system was last seen to have dropped.
     overflow: u64,
 }
@@ -73,6 +75,7 @@ impl Outgoing {
             socket,
             batch: None,
             is_ready: false,
+            has_errors: false,
             overflow: 0,
         }
     }
@@ -133,7 +136,11 @@ impl Sockets {
         registry: &Registry,
         token: impl Fn(SocketKey) -> Token,
     ) -> SocketOutcome {
-        let mut socket = match UdpSocket::bind(addr.0, &with_trains()) {
+        let options = BindOptions {
+            icmp_errors: true,
+            ..with_trains()
+        };
+        let mut socket = match UdpSocket::bind(addr.0, &options) {
             Ok(socket) => socket,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return SocketOutcome::InUse,
             Err(error) => {
@@ -245,6 +252,22 @@ impl Sockets {
             return false;
         };
         std::mem::replace(&mut outgoing.is_ready, ready) != ready
+    }
+
+    /// Notes that the system has errors of the network to tell of.
+    pub(crate) fn mark_errors(&mut self, key: SocketKey) {
+        if let Some(outgoing) = self.get_mut(key) {
+            outgoing.has_errors = true;
+        }
+    }
+
+    /// The next error that came back to a relay socket. After `None` it is not asked until the next
+    /// [mark](Self::mark_errors).
+    pub(crate) fn next_peer_error(&mut self, key: usize) -> Option<IcmpError> {
+        let outgoing = self.relays.get_mut(key).filter(|relay| relay.has_errors)?;
+        let error = outgoing.socket.next_icmp_error();
+        outgoing.has_errors = error.is_some();
+        error
     }
 
     /// Queues a datagram for a client.

@@ -39,8 +39,25 @@ pub struct BindOptions {
     pub receive_trains: bool,
     /// Hand trains to the system as one, where it can (Linux).
     pub send_trains: bool,
+    /// Keep the ICMP errors that come back for what is sent, for [`UdpSocket::next_icmp_error`]
+    /// (Linux; elsewhere there are none).
+    pub icmp_errors: bool,
     /// How datagrams are moved.
     pub backend: Backend,
+}
+
+/// An ICMP or ICMPv6 error that came back for a datagram sent on a socket. Anybody can make one up
+/// who knows or guesses both addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpError {
+    /// Where the datagram was to go.
+    pub to: SocketAddr,
+    /// The ICMP type; the family is that of `to`.
+    pub icmp_type: u8,
+    /// The ICMP code.
+    pub code: u8,
+    /// For "too big" the MTU of the link that is too small; else nothing of use.
+    pub info: u32,
 }
 
 /// A bound, non-blocking UDP socket.
@@ -55,6 +72,11 @@ pub struct UdpSocket {
         expect(dead_code, reason = "offload is of Linux")
     )]
     send_trains: AtomicBool,
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "the queue of errors is of Linux")
+    )]
+    icmp_errors: bool,
     /// The system's own counter of datagrams it dropped for want of room, as last seen.
     overflow_seen: AtomicU32,
     overflow_total: AtomicU64,
@@ -92,6 +114,7 @@ impl UdpSocket {
             local,
             backend: options.backend,
             send_trains: AtomicBool::new(options.send_trains),
+            icmp_errors: options.icmp_errors && options.backend == Backend::Native,
             overflow_seen: AtomicU32::new(0),
             overflow_total: AtomicU64::new(0),
         })
@@ -150,6 +173,15 @@ impl UdpSocket {
         };
         batch.clear();
         report
+    }
+
+    /// Takes the oldest ICMP error that waits, if the socket is bound to [keep](BindOptions::icmp_errors) them. A poll
+    /// tells of new ones as an error of the socket.
+    pub fn next_icmp_error(&self) -> Option<IcmpError> {
+        #[cfg(target_os = "linux")]
+        return linux::error_queue::next(self);
+        #[cfg(not(target_os = "linux"))]
+        None
     }
 
     /// Datagrams that the system dropped because this socket's receive queue was full or they were of no form that it

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use stun_wire::attribute::{
-    ChannelNumberAttribute, ErrorCode, Lifetime, Nonce, Realm, RequestedTransport, Username,
-    XorPeerAddress, XorRelayedAddress,
+    ChannelNumberAttribute, Data, DontFragment, ErrorCode, Icmp, Lifetime, Nonce, Realm,
+    RequestedTransport, Username, XorPeerAddress, XorRelayedAddress,
 };
 use stun_wire::channel_data::{ChannelData, ChannelNumber};
 use stun_wire::{
@@ -41,6 +41,15 @@ pub struct Answer {
     /// The relayed address, of an allocation.
     pub relayed: Option<SocketAddr>,
     challenge: Option<(String, String)>,
+}
+
+/// What a Data indication tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A peer sent this.
+    Data(Vec<u8>),
+    /// The network sent this error back (RFC 8656 §11.5).
+    Error(Icmp),
 }
 
 impl Client {
@@ -119,6 +128,67 @@ impl Client {
         Ok(())
     }
 
+    /// Permits a peer's address.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn permit(&mut self, peer: IpAddr) -> Result<()> {
+        let answer = self.request(Method::CREATE_PERMISSION, &|writer| {
+            writer.attribute(&XorPeerAddress(SocketAddr::new(peer, 0)));
+        })?;
+        ensure!(answer.error.is_none(), "refused: {answer:?}");
+        Ok(())
+    }
+
+    /// Sends to a peer in an indication with DONT-FRAGMENT.
+    ///
+    /// # Errors
+    /// When the system does not take it.
+    pub fn send_whole(&mut self, peer: SocketAddr, payload: &[u8]) -> Result<()> {
+        let transaction = self.next_transaction();
+        let mut indication = Vec::new();
+        let mut writer = MessageWriter::new(
+            &mut indication,
+            Class::Indication,
+            Method::SEND,
+            transaction,
+        );
+        writer
+            .attribute(&XorPeerAddress(peer))
+            .attribute(&DontFragment)
+            .attribute(&Data(payload));
+        writer.finish();
+        self.socket.send(&indication)?;
+        Ok(())
+    }
+
+    /// The next Data indication: its peer, and what it tells.
+    ///
+    /// # Errors
+    /// When none arrives within [`PATIENCE`], or a broken one.
+    pub fn receive_indication(&self) -> Result<(SocketAddr, Told)> {
+        let wrong = |error| anyhow::anyhow!("an indication with a broken attribute: {error:?}");
+        loop {
+            let bytes = receive(&self.socket, PATIENCE)?.context("no indication arrived")?;
+            let Some(message) = Message::parse(&bytes)
+                .ok()
+                .filter(|message| message.class() == Class::Indication)
+            else {
+                continue;
+            };
+            let peer = message.attribute::<XorPeerAddress>().map_err(wrong)?;
+            let peer = peer.context("an indication of no peer")?.0;
+            let icmp = message.attribute::<Icmp>().map_err(wrong)?;
+            let data = message.attribute::<Data<'_>>().map_err(wrong)?;
+            let told = match (icmp, data) {
+                (Some(icmp), None) => Told::Error(icmp),
+                (None, Some(data)) => Told::Data(data.0.to_vec()),
+                _ => bail!("neither data nor an error, or both"),
+            };
+            return Ok((peer, told));
+        }
+    }
+
     /// Sends on the channel.
     ///
     /// # Errors
@@ -165,15 +235,19 @@ impl Client {
         self.ask(method, attributes)
     }
 
+    fn next_transaction(&mut self) -> TransactionId {
+        self.transactions += 1;
+        let mut transaction = [0xe2; 12];
+        transaction[..8].copy_from_slice(&self.transactions.to_be_bytes());
+        TransactionId(transaction)
+    }
+
     fn ask(
         &mut self,
         method: Method,
         attributes: &dyn Fn(&mut MessageWriter<'_>),
     ) -> Result<Answer> {
-        self.transactions += 1;
-        let mut transaction = [0xe2; 12];
-        transaction[..8].copy_from_slice(&self.transactions.to_be_bytes());
-        let transaction = TransactionId(transaction);
+        let transaction = self.next_transaction();
         let mut request = Vec::new();
         let mut writer = MessageWriter::new(&mut request, Class::Request, method, transaction);
         attributes(&mut writer);

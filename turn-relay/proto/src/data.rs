@@ -210,7 +210,7 @@ pub(crate) fn from_peer(
 }
 
 /// An ICMP error for what a client sent to a peer (RFC 8656 §11.5): a Data indication with the ICMP
-/// attribute and no data, if the peer has a permission.
+/// attribute and no data, if the peer has a permission and the error is one of delivery.
 pub(crate) fn peer_error(
     relay: &mut Relay,
     tick: Tick,
@@ -219,6 +219,13 @@ pub(crate) fn peer_error(
     icmp: Icmp,
     reply: &mut Vec<u8>,
 ) -> Result<Path, DropReason> {
+    let is_told = match Family::of(relayed.0.ip()) {
+        Family::V4 => matches!(icmp.icmp_type, 3 | 11), // unreachable, time exceeded
+        Family::V6 => matches!(icmp.icmp_type, 1..=3),  // unreachable, too big, time exceeded
+    };
+    if !is_told {
+        return Err(DropReason::Malformed);
+    }
     let (id, peer) = permitted(relay, tick, relayed, peer)?;
     let client = relay.tables.get(id).ok_or(DropReason::UnknownRelay)?.client;
     let transaction = random_transaction(relay);

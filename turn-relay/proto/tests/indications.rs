@@ -212,6 +212,27 @@ fn icmp_error_reaches_the_client_that_may_know() {
 }
 
 #[test]
+fn icmp_errors_of_other_kinds_are_not_told() {
+    let mut world = World::new();
+    let mut alice = Player::alice("198.51.100.7:5000");
+    let relayed = RelayAddr(alice.allocate(&mut world));
+    alice.ask(&mut world, create_permission(&[PEER]));
+    let mut reply = Vec::new();
+    for icmp_type in 0..=127 {
+        let icmp = Icmp {
+            icmp_type,
+            code: 0,
+            data: 0,
+        };
+        let relay = &mut world.relay;
+        let verdict = relay.handle_peer_error(world.now, relayed, addr(PEER), icmp, &mut reply);
+        let told = verdict == Verdict::Reply { path: alice.path };
+        assert_eq!(told, [3, 11].contains(&icmp_type), "{icmp_type}");
+        assert!(told || verdict == Verdict::Dropped(DropReason::Malformed));
+    }
+}
+
+#[test]
 fn traffic_is_counted_live() {
     let mut world = World::new();
     let mut alice = Player::alice("198.51.100.7:5000");

@@ -124,6 +124,15 @@ label! {
 }
 
 label! {
+    /// What became of an ICMP error for something relayed to a peer.
+    pub(crate) enum Told: "outcome" {
+        Told = "told",
+        /// The client has no permission for the peer (any more), or the error is of no kind that is told.
+        Dropped = "dropped",
+    }
+}
+
+label! {
     /// A rate limit that refused something.
     pub(crate) enum Limiter: "limiter" {
         Answers = "answers",

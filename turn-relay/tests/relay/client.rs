@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
 use stun_wire::attribute::{
     AlternateServer, ChannelNumberAttribute, ConnectionId, Data, DontFragment, ErrorCode, EvenPort,
-    Lifetime, Nonce, Realm, RequestedAddressFamily, RequestedTransport, ReservationToken, Username,
-    XorMappedAddress, XorPeerAddress, XorRelayedAddress,
+    Icmp, Lifetime, Nonce, Realm, RequestedAddressFamily, RequestedTransport, ReservationToken,
+    Username, XorMappedAddress, XorPeerAddress, XorRelayedAddress,
 };
 use stun_wire::channel_data::{ChannelData, ChannelNumber};
 use stun_wire::stream::frame_length;
@@ -42,6 +42,7 @@ pub(crate) struct Client {
 pub(crate) enum FromPeer {
     Channel(u16, Vec<u8>),
     Indication(SocketAddr, Vec<u8>),
+    Error(SocketAddr, Icmp),
 }
 
 /// An answer: its class, error code and bytes.
@@ -443,6 +444,10 @@ impl Client {
                 (Class::Indication, Method::DATA)
             );
             let peer = message.attribute::<XorPeerAddress>().unwrap().unwrap().0;
+            if let Some(icmp) = message.attribute::<Icmp>().unwrap() {
+                assert_eq!(message.attribute::<Data<'_>>(), Ok(None));
+                return FromPeer::Error(peer, icmp);
+            }
             let data = message.attribute::<Data<'_>>().unwrap().unwrap().0;
             return FromPeer::Indication(peer, data.to_vec());
         }

@@ -133,6 +133,10 @@ fn flow_both_ways(relay: &TestRelay, client: &mut Client) {
         peer.send(relayed, &[round; 50]);
         assert_eq!(client.receive(), FromPeer::Channel(0x4000, vec![round; 50]));
     }
+    let closed = Peer::new(V4).addr();
+    client.permit(closed);
+    client.send_indication(closed, b"nobody there");
+    assert!(matches!(client.receive(), FromPeer::Error(peer, _) if peer == closed));
     for level in ["permissions", "channels", "relay_ports_in_use"] {
         relay.expect(&format!("rallypoint_turn_{level}"), 1.0);
     }

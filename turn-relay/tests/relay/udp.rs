@@ -1,7 +1,7 @@
 //! TURN over UDP: allocations, permissions, channels and data both ways.
 
 use stun_wire::Method;
-use stun_wire::attribute::{EvenPort, RequestedTransport};
+use stun_wire::attribute::{EvenPort, Icmp, RequestedTransport};
 use turn_relay::Scheme;
 
 use crate::client::{Client, FromPeer, Peer};
@@ -218,6 +218,47 @@ fn dont_fragment_is_obeyed_and_keeps_the_order() {
             assert_eq!(peer.receive(), (relayed, vec![round, part]));
         }
     }
+}
+
+/// RFC 8656 §11.5, and what it must not do: an error is told by failing some call on the socket.
+#[test]
+fn a_closed_port_is_told_of_and_costs_other_peers_nothing() {
+    let relay = start(config());
+    for ip in [V4, V6] {
+        let mut client = Client::udp(relay.addr(Scheme::Udp, ip));
+        let (open, closed) = (Peer::new(ip), Peer::new(ip).addr());
+        let relayed = if ip.is_ipv4() {
+            client.allocate()
+        } else {
+            client.allocate_v6().relayed()
+        };
+        client.bind_channel(open.addr(), 0x4000);
+        client.bind_channel(closed, 0x4001);
+        let (icmp_type, code) = if ip.is_ipv4() { (3, 3) } else { (1, 4) };
+        let unreachable = Icmp {
+            icmp_type,
+            code,
+            data: 0,
+        };
+        open.send(relayed, b"here");
+        assert_eq!(
+            client.receive(),
+            FromPeer::Channel(0x4000, b"here".to_vec())
+        );
+        for round in 0..5_u8 {
+            client.send_channel(0x4001, b"is anyone there?");
+            client.send_channel(0x4000, &[round]);
+            assert_eq!(open.receive(), (relayed, vec![round]));
+            assert_eq!(client.receive(), FromPeer::Error(closed, unreachable));
+            open.send(relayed, &[round]);
+            assert_eq!(client.receive(), FromPeer::Channel(0x4000, vec![round]));
+        }
+    }
+    let count =
+        |outcome: &str| format!("rallypoint_turn_peer_icmp_errors_total{{outcome=\"{outcome}\"}}");
+    relay.expect(&count("told"), 10.0);
+    relay.expect(&count("dropped"), 0.0);
+    assert_eq!(relay.total("rallypoint_turn_socket_errors_total"), 0.0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The Linux back end: `recvmmsg` and `sendmmsg`, destination addresses, overflow counts, trains in
 //! (`UDP_GRO`) and out (`UDP_SEGMENT`).
 //!
-//! The crate's only `unsafe`. Header arrays live on the stack of one call and point into memory
+//! The crate's only `unsafe`, with `error_queue.rs` below it. Header arrays live on the stack of one call and point into memory
 //! that is borrowed for that call; nothing keeps a pointer.
 
 #![expect(
@@ -14,6 +14,8 @@
     trivial_numeric_casts,
     reason = "sizes and constants of C types, whose widths differ between C libraries"
 )]
+
+pub(super) mod error_queue;
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -64,6 +66,12 @@ pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) 
         // Kernels before 5.0 do not know it, and then receive one by one.
         let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
     }
+    if options.icmp_errors {
+        match addr {
+            SocketAddr::V4(_) => set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?,
+            SocketAddr::V6(_) => set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?,
+        }
+    }
     if addr.ip().is_unspecified() {
         match addr {
             SocketAddr::V4(_) => set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
@@ -80,15 +88,17 @@ pub(super) fn set_dont_fragment(
 ) -> io::Result<()> {
     let fd = socket.as_raw_fd();
     match addr {
-        // PROBE sets the bit and ignores what the path is believed to take; DONT clears it.
+        // Both ignore what the path is believed to take; PROBE sets the bit, OMIT clears it. (So does DONT, but under
+        // it the system keeps "too big" to itself, also when that is about a datagram that had the bit.)
         SocketAddr::V4(_) => {
             let mode = if dont_fragment {
                 libc::IP_PMTUDISC_PROBE
             } else {
-                libc::IP_PMTUDISC_DONT
+                libc::IP_PMTUDISC_OMIT
             };
             set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode)
         }
+        // For IPv6 it is OMIT under which "too big" is not told of.
         SocketAddr::V6(_) => {
             let mode = if dont_fragment {
                 libc::IPV6_PMTUDISC_PROBE
@@ -197,7 +207,7 @@ fn recv_with(
     }
 
     let received = socket.inner.try_io(|| {
-        retry_interrupted(|| {
+        past_errors(socket, || {
             // SAFETY: the first `slots` headers are initialised above, and all they point to
             // (slots, names, controls, vectors) is borrowed mutably and outlives the call. The
             // lengths given are those of the memory. The timeout is absent.
@@ -424,7 +434,7 @@ fn send_messages<'b, I: Iterator<Item = &'b [u8]>>(
         count += 1;
     }
     socket.inner.try_io(|| {
-        retry_interrupted(|| {
+        past_errors(socket, || {
             // SAFETY: `headers[..count]` are initialised above; the vectors, names and controls they
             // point to are initialised too, live through the call, and the system only reads them
             // and the bytes, which are borrowed for as long.
@@ -571,6 +581,20 @@ fn empty_header() -> libc::msghdr {
     // SAFETY: msghdr is a plain C structure of integers and pointers (and, in some C libraries,
     // private padding), for which all zeroes is the empty value.
     unsafe { mem::zeroed() }
+}
+
+/// Runs `call` again if what it says may be of an ICMP error: the system tells of one by failing the next call on the
+/// socket, whatever that is for. A flood of such errors must not keep calls from being made, so the last one counts.
+fn past_errors(socket: &UdpSocket, mut call: impl FnMut() -> c_int) -> io::Result<usize> {
+    const TRIES: usize = 3;
+    let tries = if socket.icmp_errors { TRIES } else { 1 };
+    for _ in 1..tries {
+        match retry_interrupted(&mut call) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
+    }
+    retry_interrupted(call)
 }
 
 /// Runs `call` until a signal does not interrupt it; a negative result becomes the error.

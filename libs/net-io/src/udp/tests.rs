@@ -153,6 +153,68 @@ fn an_unreachable_port_ends_nothing() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn errors_of_the_network_are_told_of_and_cost_no_datagram() {
+    for addr in LOOPBACKS {
+        let options = BindOptions {
+            icmp_errors: true,
+            send_trains: true,
+            ..BindOptions::default()
+        };
+        let mut a = UdpSocket::bind(addr.parse().unwrap(), &options).unwrap();
+        let mut b = socket(addr, Backend::Native);
+        let closed = {
+            let gone = socket(addr, Backend::Native);
+            gone.local_addr()
+        };
+        let mut batch = SendBatch::new();
+        for number in 0..10_u8 {
+            // On loopback the error is there before the call returns: one for each.
+            for to in [closed, b.local_addr()] {
+                assert!(batch.push(to, ANY, &[&[number; 8]]));
+                let report = a.send_batch(&mut batch);
+                assert_eq!((report.sent, report.dropped()), (1, 0), "{addr} {number}");
+            }
+        }
+        let received = receive(&mut b, 10);
+        assert!(
+            (0..10_u8)
+                .zip(&received)
+                .all(|(number, (.., bytes))| *bytes == [number; 8])
+        );
+        // Receiving is not hindered either, by the errors that wait.
+        assert!(batch.push(a.local_addr(), ANY, &[b"back"]));
+        assert_eq!(b.send_batch(&mut batch).sent, 1);
+        assert_eq!(receive(&mut a, 1)[0].2, b"back");
+
+        let port_unreachable = if closed.is_ipv4() { (3, 3) } else { (1, 4) };
+        for _ in 0..10 {
+            let error = a.next_icmp_error().unwrap();
+            assert_eq!(error.to, closed);
+            assert_eq!((error.icmp_type, error.code), port_unreachable);
+        }
+        assert_eq!(a.next_icmp_error(), None);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_the_system_itself_refuses_is_no_error_of_the_network() {
+    for addr in LOOPBACKS {
+        let options = BindOptions {
+            icmp_errors: true,
+            ..BindOptions::default()
+        };
+        let a = UdpSocket::bind(addr.parse().unwrap(), &options).unwrap();
+        a.set_dont_fragment(true).unwrap();
+        let mut batch = SendBatch::new();
+        assert!(batch.push(a.local_addr(), ANY, &[&[0; MAX_DATAGRAM]]));
+        assert_eq!(a.send_batch(&mut batch).too_large, 1, "{addr}");
+        assert_eq!(a.next_icmp_error(), None);
+    }
+}
+
+#[test]
 fn six_and_four_share_a_port_because_six_is_six_only() {
     for backend in BACKENDS {
         let six = socket("[::]:0", backend);
