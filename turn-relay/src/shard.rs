@@ -31,6 +31,9 @@ use crate::streams::Streams;
 /// datagrams have one destination. Only a socket with a queue gets so far.
 const RECEIVES: usize = 4;
 
+/// What the first receive from a relay socket takes at most: few have more, and those get another.
+const FIRST_FROM_PEERS: usize = 4;
+
 /// Events taken from the system at once; the rest stays there.
 const EVENTS: usize = 512;
 
@@ -356,8 +359,11 @@ impl Shard {
             ..
         } = self;
         let has_more = peer_errors::serve(relay, outward, *now, (key, addr), reply);
-        for _ in 0..RECEIVES {
-            if !self.receive_from_peers(key, addr) {
+        self.datagrams.set_capacity(FIRST_FROM_PEERS);
+        for _ in 0..=RECEIVES {
+            let is_empty = !self.receive_from_peers(key, addr);
+            self.datagrams.set_capacity(MAX_BATCH);
+            if is_empty {
                 return has_more;
             }
         }
@@ -634,7 +640,7 @@ impl Shard {
                     relay.handle_socket(*now, addr, outcome);
                 }
                 Event::SocketFreed { addr } => {
-                    outward.sockets.close(addr, poll.registry(), counters);
+                    outward.sockets.close(addr, counters);
                 }
                 Event::AllocationCreated { client, .. } => {
                     counters.allocations.created(client);

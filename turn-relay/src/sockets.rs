@@ -169,7 +169,7 @@ impl Sockets {
     }
 
     /// Closes a relay socket; what waits on it is sent first.
-    pub(crate) fn close(&mut self, addr: RelayAddr, registry: &Registry, counters: &ShardCounters) {
+    pub(crate) fn close(&mut self, addr: RelayAddr, counters: &ShardCounters) {
         let Some(SocketKey::Relay(key)) = self.relay(addr.0) else {
             return;
         };
@@ -177,10 +177,8 @@ impl Sockets {
         if let Some(cell) = self.cell(addr.0) {
             *cell = 0;
         }
-        let mut relay = self.relays.remove(key);
-        if registry.deregister(&mut relay.socket).is_err() {
-            counters.socket_errors.inc(Operation::Register);
-        }
+        // A socket that is closed is out of the poll too: no call for that.
+        self.relays.remove(key);
     }
 
     /// The address a relay socket is bound to.

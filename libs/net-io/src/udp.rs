@@ -87,7 +87,12 @@ impl UdpSocket {
     ///
     /// A wildcard address is answered from the address that each datagram was sent to (on Linux).
     pub fn bind(addr: SocketAddr, options: &BindOptions) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        // Where the system makes a socket non-blocking with the call that makes it, that is one call less.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let kind = Type::DGRAM.nonblocking();
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let kind = Type::DGRAM;
+        let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -105,10 +110,14 @@ impl UdpSocket {
         if options.backend == Backend::Native {
             linux::prepare(&socket, addr, options)?;
         }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         let inner = mio::net::UdpSocket::from_std(socket.into());
-        let local = inner.local_addr()?;
+        let local = match addr.port() {
+            0 => inner.local_addr()?,
+            _ => addr,
+        };
         Ok(Self {
             inner,
             local,

@@ -304,6 +304,10 @@ pub(super) fn send(socket: &UdpSocket, batch: &SendBatch) -> SendReport {
             .count();
         let outcome = if together == 0 {
             Ok(0)
+        } else if together == 1
+            && let Some(bytes) = plain_datagram(socket, batch, first)
+        {
+            send_one(socket, first.to, bytes).map(|()| 1)
         } else {
             let trains = rest.iter().take(together);
             send_messages(
@@ -342,6 +346,41 @@ pub(super) fn send(socket: &UdpSocket, batch: &SendBatch) -> SendReport {
         rest = behind;
     }
     report
+}
+
+/// The only datagram of a train, if nothing more is to be said of it than where it goes.
+fn plain_datagram<'b>(socket: &UdpSocket, batch: &'b SendBatch, train: &Train) -> Option<&'b [u8]> {
+    let is_plain = train.count == 1 && source_told(socket, train.from).is_none();
+    batch.datagrams(train).next().filter(|_| is_plain)
+}
+
+/// The source address that the system has to be told.
+fn source_told(socket: &UdpSocket, from: IpAddr) -> Option<IpAddr> {
+    Some(from).filter(|ip| socket.is_wildcard() && !ip.is_unspecified())
+}
+
+/// Sends one datagram. Most batches of relay sockets are no more than that, and `sendto` spares the system the reading of
+/// the headers that `sendmmsg` has.
+fn send_one(socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    let mut name = zeroed_name();
+    let name_len = write_name(&mut name, to);
+    socket.inner.try_io(|| {
+        past_errors(socket, || {
+            // SAFETY: the system reads `bytes` and `name`, which are borrowed for the call, with their lengths.
+            let sent = unsafe {
+                libc::sendto(
+                    socket.inner.as_raw_fd(),
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                    (&raw const name).cast(),
+                    name_len,
+                )
+            };
+            c_int::from(sent >= 0) - c_int::from(sent < 0)
+        })
+    })?;
+    Ok(())
 }
 
 /// Sends the datagrams of a train as messages of their own.
@@ -419,7 +458,7 @@ fn send_messages<'b, I: Iterator<Item = &'b [u8]>>(
         // SAFETY: `first` is at most MAX_SEND: within the array or just behind it.
         head.msg_iov = unsafe { vectors.add(first) };
         head.msg_iovlen = (used - first) as _;
-        let source = Some(message.from).filter(|ip| socket.is_wildcard() && !ip.is_unspecified());
+        let source = source_told(socket, message.from);
         if source.is_some() || message.segment.is_some() {
             let control = control.write(Control([0; 88]));
             head.msg_control = (&raw mut *control).cast();
