@@ -246,8 +246,10 @@ fn peers(ip: IpAddr) -> turn_relay::Peers {
         (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0).into(), 7),
     ];
     turn_relay::Peers {
+        // Those on this machine too, whose address no relay reaches unless it is named.
         allow: private
             .into_iter()
+            .chain([(ip, if ip.is_ipv4() { 32 } else { 128 })])
             .filter_map(|(network, length)| IpPrefix::new(network, length))
             .collect(),
         ..turn_relay::Peers::default()

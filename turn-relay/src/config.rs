@@ -17,7 +17,7 @@ use ops::tls::TlsFiles;
 use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};
 
 pub use external::{Discovery, ExternalAddresses, StunServer};
-pub(crate) use machine::{Shared, relay_config, split_ports};
+pub(crate) use machine::{Shared, host_addresses, relay_config, split_ports};
 pub(crate) use quota::{patched, to_json};
 
 /// A commented configuration with every key, as `config default` prints it.

@@ -145,8 +145,9 @@ fn over_tcp_it_is_off() {
 
 #[test]
 fn four_endpoints_on_given_ports_or_none() {
-    // The system chooses four, which are free once it has let them go.
-    let found = Fixture::start(TWO_ADDRESSES);
+    // The system chooses four, which are free once it has let them go, on addresses that no other test gets ports of.
+    let found =
+        Fixture::start("listen = ['udp://127.0.7.1:0']\nalternate = '127.0.7.2:0'\nthreads = 1\n");
     let [primary, _, between, alternate] = endpoints(&found);
     found.server.shutdown();
     let text = format!("listen = ['udp://{primary}']\nalternate = '{alternate}'");

@@ -40,6 +40,9 @@ pub struct RelayConfig {
     /// Listening sockets of this host (STUN, TURN, admin, signaling): never peers. An unspecified
     /// address stands for every relay address.
     pub listeners: Vec<SocketAddr>,
+    /// Every address of this host. What listens there may be shielded from the network but not from this
+    /// host, so that one which is no relay address is a peer only if it is listed by itself.
+    pub host_addresses: Vec<IpAddr>,
     /// Which peers may be reached.
     pub peers: PeerRules,
     /// Who may have how much.
@@ -66,6 +69,7 @@ impl Default for RelayConfig {
             live_tcp_ports: Arc::default(),
             ledger: None,
             listeners: Vec::new(),
+            host_addresses: Vec::new(),
             peers: PeerRules::default(),
             quota: Quota::default(),
             lifetime: Lifetimes::default(),
@@ -347,6 +351,13 @@ impl Prefix {
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         mask(ip, self.len) == self.network
+    }
+
+    /// True if the block is this address and no other.
+    #[must_use]
+    pub fn is_only(&self, ip: IpAddr) -> bool {
+        let width = if ip.is_ipv4() { 32 } else { 128 };
+        self.len == width && self.network == ip
     }
 
     /// The block of an address by which sources are told apart: IPv4 /32 and IPv6 /64.

@@ -2,8 +2,8 @@
 //! for every datagram that leaves towards a peer. Denied unless there is a reason to allow.
 //!
 //! The order (`judge`): a live relayed address of this relay is allowed, so that two players on one
-//! relay reach each other; any other port of our own addresses and every listener is refused; forms
-//! that are never a player's address are refused; the rest of the special ranges is refused unless
+//! relay reach each other; any other port of our own addresses, every listener and the other addresses
+//! of this host are refused; forms that are never a player's address are refused; the rest of the special ranges is refused unless
 //! the operator lists it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +16,7 @@ use crate::ports::LivePorts;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerRules {
     /// Special ranges that may be reached all the same: a private network of game hosts, a lab.
-    /// Addresses that are always refused stay refused.
+    /// Addresses that are always refused stay refused, and those of this host unless listed one by one.
     pub allow: Vec<Prefix>,
     /// Reach nothing but `allow` and this relay's own relayed addresses: for server-hosted games.
     pub allow_only: bool,
@@ -44,7 +44,7 @@ pub enum PeerDenial {
     PortZero,
     /// The port is below the lowest one allowed.
     LowPort,
-    /// One of our own addresses, on a port that is no live relay port.
+    /// One of our own addresses, on a port that is no live relay port, or another one of this host.
     OwnAddress,
     /// A listening socket of this host.
     Listener,
@@ -63,6 +63,8 @@ pub struct PeerPolicy {
     rules: PeerRules,
     own: Vec<RelayAddress>,
     listeners: Vec<SocketAddr>,
+    /// Sorted.
+    host: Vec<IpAddr>,
     live: Arc<LivePorts>,
 }
 
@@ -74,10 +76,13 @@ impl PeerPolicy {
     }
 
     pub(crate) fn with_live_ports(config: &RelayConfig, live: Arc<LivePorts>) -> Self {
+        let mut host = config.host_addresses.clone();
+        host.sort_unstable();
         Self {
             rules: config.peers.clone(),
             own: config.relay_addresses.clone(),
             listeners: config.listeners.clone(),
+            host,
             live,
         }
     }
@@ -125,6 +130,9 @@ impl PeerPolicy {
             return Err(PeerDenial::Listener);
         }
         if !self.loopback_allowed(ip) {
+            if self.host.binary_search(&ip).is_ok() && !self.is_listed_alone(ip) {
+                return Err(PeerDenial::OwnAddress);
+            }
             self.judge_form(ip)?;
         }
         if port.is_some_and(|port| port < self.rules.min_port) {
@@ -151,18 +159,23 @@ impl PeerPolicy {
         self.rules.allow.iter().any(|prefix| prefix.contains(ip))
     }
 
+    fn is_listed_alone(&self, ip: IpAddr) -> bool {
+        self.rules.allow.iter().any(|prefix| prefix.is_only(ip))
+    }
+
     fn loopback_allowed(&self, ip: IpAddr) -> bool {
         self.rules.allow_loopback_for_tests && ip.is_loopback()
     }
 
-    /// An unspecified listener listens on every address of ours; other addresses of this host that
-    /// we do not know are refused by their form or by the operator's list.
+    /// An unspecified listener listens on every address of this host.
     fn is_listener(&self, ip: IpAddr, port: Option<u16>) -> bool {
         self.listeners.iter().any(|listener| {
             port == Some(listener.port())
                 && (listener.ip() == ip
                     || listener.ip().is_unspecified()
-                        && (ip.is_loopback() || self.bound_form(ip).is_some()))
+                        && (ip.is_loopback()
+                            || self.bound_form(ip).is_some()
+                            || self.host.binary_search(&ip).is_ok()))
         })
     }
 }

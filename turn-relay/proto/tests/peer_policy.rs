@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use stun_wire::attribute::AddressFamily;
-use turn_relay_proto::{DropReason, LivePorts, PeerDenial, PeerPolicy, RelayAddress, RelayConfig};
+use turn_relay_proto::{
+    DropReason, LivePorts, PeerDenial, PeerPolicy, Prefix, RelayAddress, RelayConfig,
+};
 
 use crate::harness::{
     Got, Indication, PEER, Player, World, addr, allocate, channel_bind, config, create_permission,
@@ -302,6 +304,35 @@ fn listeners_of_this_host_are_no_peers() {
         policy.judge(addr("[::ffff:127.0.0.1]:9477")),
         Err(EmbeddedIpv4)
     );
+}
+
+#[test]
+fn other_addresses_of_this_host_are_no_peers_unless_listed_one_by_one() {
+    let with = |allow: &[(&str, u8)]| {
+        let allow: Vec<Prefix> = allow
+            .iter()
+            .map(|(network, len)| Prefix::new(ip(network), *len).unwrap())
+            .collect();
+        policy(|config| {
+            config.host_addresses = vec![ip("20.0.0.9"), ip("10.1.2.3"), ip("2600::9")];
+            config.listeners = vec![addr("0.0.0.0:8765")];
+            config.peers.allow = allow;
+        })
+    };
+    // A firewall that lets nobody at a service lets the host itself at it.
+    let policy = with(&[("10.0.0.0", 8)]);
+    for own in ["20.0.0.9", "10.1.2.3", "2600::9"] {
+        assert_eq!(policy.judge(peer(own)), Err(OwnAddress), "{own}");
+        assert_eq!(policy.judge_ip(ip(own)), Err(OwnAddress), "{own}");
+    }
+    for other in ["20.0.0.8", "10.1.2.4", "2600::8"] {
+        assert_eq!(policy.judge(peer(other)), Ok(()), "{other}");
+    }
+    let policy = with(&[("10.1.2.3", 32), ("20.0.0.9", 32), ("2600::9", 128)]);
+    for own in ["20.0.0.9", "10.1.2.3", "2600::9"] {
+        assert_eq!(policy.judge(peer(own)), Ok(()), "{own}");
+    }
+    assert_eq!(policy.judge(addr("20.0.0.9:8765")), Err(Listener));
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) ledger: Option<Arc<Ledger>>,
     /// Every listening address of the process, as bound.
     pub(crate) listeners: Vec<SocketAddr>,
+    /// Every address of this host.
+    pub(crate) host: Vec<IpAddr>,
     /// Relay addresses behind a 1:1 NAT and what they are seen as: listed, or found out at start.
     pub(crate) external: Vec<(IpAddr, IpAddr)>,
 }
@@ -43,6 +45,7 @@ impl Shared {
             live_tcp_ports: Arc::new(LivePorts::new(config.relay_addresses.iter().copied())),
             ledger: None,
             listeners,
+            host: host_addresses(),
             external,
         }
     }
@@ -55,6 +58,17 @@ impl Shared {
             .map(NamedSecret::as_credentials)
             .collect();
         (!secrets.is_empty()).then(|| Arc::new(Secrets::new(secrets)))
+    }
+}
+
+/// Every address of this host, as of now. Where the system does not tell them the policy knows only what is configured.
+pub(crate) fn host_addresses() -> Vec<IpAddr> {
+    match if_addrs::get_if_addrs() {
+        Ok(interfaces) => interfaces.iter().map(if_addrs::Interface::ip).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the addresses of this host are not known, and may be peers");
+            Vec::new()
+        }
     }
 }
 
@@ -89,6 +103,7 @@ pub(crate) fn relay_config(
         live_tcp_ports: Arc::clone(&shared.live_tcp_ports),
         ledger: shared.ledger.clone(),
         listeners: shared.listeners.clone(),
+        host_addresses: shared.host.clone(),
         peers: PeerRules {
             allow: config
                 .peers

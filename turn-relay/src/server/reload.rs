@@ -13,7 +13,7 @@ use ops::logging::{LogConfig, OPERATOR};
 use ops::tls::{Certificates, Watch};
 
 use super::{BindError, Server, check};
-use crate::config::{ALPN, Config, Shared, relay_config};
+use crate::config::{ALPN, Config, Shared, host_addresses, relay_config};
 use crate::shard::{Command, NewConfig};
 
 /// What came of a new configuration, by its keys.
@@ -95,6 +95,7 @@ impl Server {
             live_tcp_ports: Arc::clone(&setup.shared.live_tcp_ports),
             ledger: setup.shared.ledger.clone(),
             listeners: setup.shared.listeners.clone(),
+            host: host_addresses(),
             external: setup.shared.external.clone(),
         };
         setup.connections.set_limits(config.streams.clone());
