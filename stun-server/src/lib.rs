@@ -29,4 +29,4 @@ mod shard;
 mod stream;
 
 pub use config::Config;
-pub use server::{BindError, Server};
+pub use server::{BindError, ReloadError, Reloaded, Server};

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use ops::admin::Admin;
 use ops::daemon::{self, Program, Start};
-use ops::hangup::Hangup;
 use ops::metrics::{self, BuildInfo, Registry};
+use ops::reload::{ConfigFile, ReloadRequests};
 use ops::{Health, logging, shutdown};
 use stun_server::{Config, Server};
 
@@ -28,12 +28,13 @@ const BUILD: BuildInfo = BuildInfo {
 };
 
 fn main() -> ExitCode {
+    let file = ConfigFile::of(std::env::args_os());
     let config = match daemon::start::<Config>(PROGRAM) {
         Start::Run(config) => config,
         Start::Exit(code) => return code,
     };
     daemon::abort_on_panic();
-    match run(config) {
+    match run(config, file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -42,23 +43,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
     logging::init(&config.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime
         .context("the runtime of the admin listener")?
-        .block_on(serve(config))
+        .block_on(serve(config, file))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, file: Option<ConfigFile>) -> anyhow::Result<()> {
     let registry = Registry::new();
     metrics::register_process(&registry, BUILD)?;
     let health = Health::new(&registry)?;
-    let mut hangup = Hangup::new()?;
+    let mut reloads = ReloadRequests::new(file)?;
     let admin_address = config.admin;
-    let server = Server::bind(config, &registry)?;
+    let mut server = Server::bind(config, &registry)?;
     for (scheme, address) in server.local_addrs() {
         tracing::info!(name: logging::OPERATOR, scheme = scheme.as_str(), %address, "listening");
     }
@@ -75,9 +76,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             () = &mut signal => break,
-            () = hangup.next() => {
-                if !server.reload_certificate() {
-                    tracing::warn!("without TLS there is nothing to reload");
+            file = reloads.next() => {
+                // What came of it is in the log and the metrics.
+                if server.reload_file(file).is_ok() {
+                    logging::set_level(&server.config().log.level);
                 }
             }
         }

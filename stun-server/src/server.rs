@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use mio::net::TcpListener;
@@ -12,6 +12,7 @@ use net_io::opening::{Door, Spoken};
 use net_io::{BindOptions, Form, UdpSocket, clock, tcp};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
+use ops::reload::ReloadGauges;
 use ops::tls::{self, Certificates, Reloads, TlsError, TlsFiles, Watch};
 use stun_server_proto::{Endpoints, LimitConfig, Prefix, Responder, SourceLimits};
 use stun_wire::MAGIC_COOKIE;
@@ -21,6 +22,12 @@ use crate::config::{ALPN, Config, Limits};
 use crate::counters::{Counters, QueueDrops};
 use crate::shard::{Listener, Shard};
 use crate::stream::{Parts, Streams};
+use crate::{shard, stream};
+
+mod reload;
+
+pub use ops::reload::Reloaded;
+pub use reload::ReloadError;
 
 /// The token of a thread's waker; no listener or connection has it.
 pub(crate) const WAKE: Token = Token(usize::MAX);
@@ -60,9 +67,15 @@ pub enum BindError {
 /// A running server; ends when dropped.
 #[derive(Debug)]
 pub struct Server {
+    config: Config,
     local_addrs: Vec<(Scheme, SocketAddr)>,
-    workers: Vec<Worker>,
+    limits: Arc<SourceLimits>,
+    endpoints: Option<Endpoints>,
+    shards: Vec<Worker<shard::Change>>,
+    /// The thread of all connections.
+    streams: Option<Worker<stream::Change>>,
     served: Option<Served>,
+    gauges: ReloadGauges,
 }
 
 /// The certificate in use, where it comes from, and what counts its changes.
@@ -71,7 +84,8 @@ struct Served {
     certificates: Certificates,
     files: TlsFiles,
     reloads: Reloads,
-    _watch: Watch,
+    /// Watches until it is dropped.
+    watch: Watch,
 }
 
 impl Served {
@@ -97,7 +111,7 @@ impl Served {
             certificates,
             files,
             reloads,
-            _watch: watch,
+            watch,
         }))
     }
 }
@@ -117,53 +131,68 @@ impl Server {
         }
         let served = Served::load(&config, registry)?;
         let mut sockets = Sockets::bind(&config, shards)?;
-        let local_addrs = sockets.local_addrs.clone();
         let mut counters = Counters::declare(registry, shards + 1)?.into_iter();
-        let limits = Arc::new(source_limits(&config.limits)?);
-        let responder = || Responder::new(Arc::clone(&limits));
-        let (endpoints, rfc3489) = (sockets.endpoints, config.protocol.rfc3489);
-        let datagram_responder = || {
-            let answers = match endpoints {
-                Some(endpoints) => responder().with_endpoints(endpoints),
-                None => responder(),
-            };
-            if rfc3489 {
-                answers.with_rfc3489()
-            } else {
-                answers
-            }
-        };
         QueueDrops::declare(std::mem::take(&mut sockets.queue_drops), registry)?;
-
+        let gauges = ReloadGauges::declare(registry)?;
+        gauges.taken_over(clock::unix());
         let mut server = Self {
-            local_addrs,
-            workers: Vec::new(),
+            local_addrs: sockets.local_addrs,
+            limits: Arc::new(source_limits(&config.limits)?),
+            endpoints: sockets.endpoints,
+            shards: Vec::new(),
+            streams: None,
             served,
+            gauges,
+            config,
         };
         for (index, (listeners, counters)) in
             sockets.udp.into_iter().zip(counters.by_ref()).enumerate()
         {
-            let (worker, poll) = Worker::prepare()?;
-            let shard = Shard::new(poll, listeners, datagram_responder(), counters)?;
-            let stop = Arc::clone(&worker.stop);
-            server.start(worker, format!("udp-{index}"), move || shard.run(&stop))?;
+            let (mut worker, poll) = Worker::prepare()?;
+            let shard = Shard::new(poll, listeners, server.datagram_responder(), counters)?;
+            worker.start(format!("udp-{index}"), move |inbox| shard.run(inbox))?;
+            server.shards.push(worker);
         }
-        let (worker, poll) = Worker::prepare()?;
+        let (mut worker, poll) = Worker::prepare()?;
         if let Some(counters) = counters.next() {
             let certificates = server.served.as_ref().map(|it| it.certificates.clone());
             let streams = Streams::new(Parts {
                 poll,
                 sockets: sockets.tcp,
-                responder: responder(),
+                responder: server.responder(),
                 counters,
-                limits: config.limits,
+                limits: server.config.limits.clone(),
                 certificates,
-                proxies: config.proxy.trusted,
+                proxies: server.config.proxy.trusted.clone(),
             })?;
-            let stop = Arc::clone(&worker.stop);
-            server.start(worker, "tcp".to_owned(), move || streams.run(&stop))?;
+            worker.start("tcp".to_owned(), move |inbox| streams.run(inbox))?;
+            server.streams = Some(worker);
         }
         Ok(server)
+    }
+
+    /// What answers on connections.
+    fn responder(&self) -> Responder {
+        Responder::new(Arc::clone(&self.limits))
+    }
+
+    /// What answers datagrams.
+    fn datagram_responder(&self) -> Responder {
+        let answers = match self.endpoints {
+            Some(endpoints) => self.responder().with_endpoints(endpoints),
+            None => self.responder(),
+        };
+        if self.config.protocol.rfc3489 {
+            answers.with_rfc3489()
+        } else {
+            answers
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Where it listens, in the order of the configuration, with the ports that the system chose; behind
@@ -173,70 +202,94 @@ impl Server {
         self.local_addrs.clone()
     }
 
-    /// Reads the certificate's files again, if TLS is served, and serves what is in them; if that is at
-    /// fault, the old one stays. They are watched: this is for who cannot wait. False: there is no TLS.
-    pub fn reload_certificate(&self) -> bool {
-        if let Some(served) = &self.served {
-            served.certificates.reload(&served.files, &served.reloads);
-        }
-        self.served.is_some()
-    }
-
     /// Ends every thread and waits for them.
     pub fn shutdown(self) {
         drop(self);
-    }
-
-    fn start(
-        &mut self,
-        mut worker: Worker,
-        name: String,
-        run: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()> {
-        worker.thread = Some(std::thread::Builder::new().name(name).spawn(run)?);
-        self.workers.push(worker);
-        Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.stop.store(true, Ordering::Release);
-            let _ = worker.waker.wake();
-        }
-        for thread in self
-            .workers
-            .iter_mut()
-            .filter_map(|worker| worker.thread.take())
-        {
-            // A thread that panicked has been reported by the panic hook.
-            let _ = thread.join();
-        }
+        self.shards.iter().for_each(Worker::stop);
+        self.streams.iter().for_each(Worker::stop);
+        self.shards.iter_mut().for_each(Worker::join);
+        self.streams.iter_mut().for_each(Worker::join);
     }
 }
 
-/// One thread and how it is asked to end.
+/// One thread, and how it is told to end or to go on otherwise.
 #[derive(Debug)]
-struct Worker {
-    stop: Arc<AtomicBool>,
+struct Worker<C> {
+    inbox: Arc<Inbox<C>>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Worker {
+/// What a thread is told. It looks when its waker has been used.
+#[derive(Debug)]
+pub(crate) struct Inbox<C> {
+    stop: AtomicBool,
+    /// The newest change; one that was not taken yet is out of date.
+    change: Mutex<Option<C>>,
+}
+
+impl<C> Inbox<C> {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_change(&self) -> Option<C> {
+        let mut change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        change.take()
+    }
+}
+
+impl<C: Send + 'static> Worker<C> {
     fn prepare() -> io::Result<(Self, Poll)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        Ok((
-            Self {
-                stop,
-                waker,
-                thread: None,
-            },
-            poll,
-        ))
+        let inbox = Arc::new(Inbox {
+            stop: AtomicBool::new(false),
+            change: Mutex::new(None),
+        });
+        let worker = Self {
+            inbox,
+            waker,
+            thread: None,
+        };
+        Ok((worker, poll))
+    }
+
+    fn start(
+        &mut self,
+        name: String,
+        run: impl FnOnce(&Inbox<C>) + Send + 'static,
+    ) -> io::Result<()> {
+        let inbox = Arc::clone(&self.inbox);
+        let thread = std::thread::Builder::new().name(name);
+        self.thread = Some(thread.spawn(move || run(&inbox))?);
+        Ok(())
+    }
+
+    fn tell(&self, change: C) {
+        let mut next = self
+            .inbox
+            .change
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *next = Some(change);
+        drop(next);
+        let _ = self.waker.wake();
+    }
+
+    fn stop(&self) {
+        self.inbox.stop.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+    }
+
+    fn join(&mut self) {
+        // A thread that panicked has been reported by the panic hook.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -347,9 +400,7 @@ impl Sockets {
         };
         let mut drops = QueueDrops::new(url.to_string());
         for (shard, socket) in self.udp.iter_mut().zip(group) {
-            if let Err(error) = socket.admit_only(std::slice::from_ref(&self.form)) {
-                tracing::warn!(%url, %error, "garbage is not kept out by the system: floods of it cost more");
-            }
+            shard::admit_only(&socket, &self.form);
             shard.push(Listener::new(socket, drops.shard()));
         }
         self.queue_drops.push(drops);

@@ -3,15 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
-use net_io::{MAX_BATCH, RecvBatch, SendBatch, UdpSocket, clock};
+use net_io::{Form, MAX_BATCH, RecvBatch, SendBatch, UdpSocket, clock};
 use stun_server_proto::{Responder, Verdict};
 
 use crate::counters::{Counters, Transport};
-use crate::server::WAKE;
+use crate::server::{Inbox, WAKE};
 
 /// The longest message that is looked at. RFC 8489 section 6.1 keeps requests within a path's MTU.
 pub(crate) const MAX_MESSAGE: usize = 2048;
@@ -37,6 +37,13 @@ impl Listener {
             is_ready: false,
         }
     }
+}
+
+/// What a thread goes on with after a reload.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) responder: Responder,
+    pub(crate) form: Form,
 }
 
 /// One thread's sockets and what it needs to answer.
@@ -78,10 +85,10 @@ impl Shard {
         })
     }
 
-    /// Answers until `stop` is set and the waker has been used.
-    pub(crate) fn run(mut self, stop: &AtomicBool) {
+    /// Answers until it is told to stop.
+    pub(crate) fn run(mut self, inbox: &Inbox<Change>) {
         let mut events = Events::with_capacity(64);
-        while !stop.load(Ordering::Acquire) {
+        while !inbox.is_stopping() {
             let more = self.listeners.iter().any(|listener| listener.is_ready);
             if let Err(error) = self.poll.poll(&mut events, more.then_some(Duration::ZERO)) {
                 if error.kind() != io::ErrorKind::Interrupted {
@@ -90,12 +97,24 @@ impl Shard {
                 }
                 continue;
             }
-            for event in events.iter().filter(|event| event.token() != WAKE) {
-                if let Some(listener) = self.listeners.get_mut(event.token().0) {
+            for event in &events {
+                if event.token() == WAKE {
+                    self.go_on_with(inbox.take_change());
+                } else if let Some(listener) = self.listeners.get_mut(event.token().0) {
                     listener.is_ready = true;
                 }
             }
             self.answer_ready_listeners();
+        }
+    }
+
+    fn go_on_with(&mut self, change: Option<Change>) {
+        let Some(Change { responder, form }) = change else {
+            return;
+        };
+        self.responder = responder;
+        for listener in &self.listeners {
+            admit_only(&listener.socket, &form);
         }
     }
 
@@ -167,6 +186,14 @@ impl Shard {
         listener
             .queue_drops
             .store(listener.socket.overflow_drops(), Ordering::Relaxed);
+    }
+}
+
+/// Has the system keep out what is of no form that is answered.
+pub(crate) fn admit_only(socket: &UdpSocket, form: &Form) {
+    if let Err(error) = socket.admit_only(std::slice::from_ref(form)) {
+        let address = socket.local_addr();
+        tracing::warn!(%address, %error, "garbage is not kept out by the system: floods of it cost more");
     }
 }
 

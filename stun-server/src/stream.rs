@@ -10,7 +10,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
@@ -26,7 +25,7 @@ use stun_server_proto::Responder;
 use crate::config::Limits;
 use crate::connection::{Connection, Handler, Turn};
 use crate::counters::{Closed, Counters, ProxyHeader};
-use crate::server::WAKE;
+use crate::server::{Inbox, WAKE};
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -58,6 +57,15 @@ struct Listener {
     socket: TcpListener,
     door: Door,
     is_ready: bool,
+}
+
+/// What the thread goes on with after a reload.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) responder: Responder,
+    pub(crate) limits: Limits,
+    /// Whose PROXY headers are believed.
+    pub(crate) proxies: Vec<IpPrefix>,
 }
 
 /// What the thread is made of.
@@ -113,10 +121,10 @@ impl Streams {
         })
     }
 
-    /// Serves until `stop` is set and the waker has been used.
-    pub(crate) fn run(mut self, stop: &AtomicBool) {
+    /// Serves until it is told to stop.
+    pub(crate) fn run(mut self, inbox: &Inbox<Change>) {
         let mut events = Events::with_capacity(256);
-        while !stop.load(Ordering::Acquire) {
+        while !inbox.is_stopping() {
             if let Err(error) = self.poll.poll(&mut events, self.patience(clock::mono())) {
                 if error.kind() != io::ErrorKind::Interrupted {
                     tracing::debug!(%error, "poll");
@@ -124,8 +132,12 @@ impl Streams {
                 }
                 continue;
             }
-            for event in events.iter().filter(|event| event.token() != WAKE) {
-                self.note(event.token().0);
+            for event in &events {
+                if event.token() == WAKE {
+                    self.go_on_with(inbox.take_change());
+                } else {
+                    self.note(event.token().0);
+                }
             }
             let now = clock::mono();
             // Connections first: a slot freed and taken anew must not see the event of the old one.
@@ -139,6 +151,22 @@ impl Streams {
         for key in open {
             self.close(key, Closed::Shutdown);
         }
+    }
+
+    /// Connections that are open stay, whatever the new limits are.
+    fn go_on_with(&mut self, change: Option<Change>) {
+        let Some(Change {
+            responder,
+            limits,
+            proxies,
+        }) = change
+        else {
+            return;
+        };
+        self.handler.responder = responder;
+        self.handler.idle = limits.idle;
+        self.limits = limits;
+        self.proxies = proxies;
     }
 
     /// How long the poll may wait.

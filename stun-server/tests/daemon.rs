@@ -137,6 +137,37 @@ fn sighup_reads_the_certificate_again_and_ends_nothing() {
 }
 
 #[test]
+fn a_changed_file_is_in_force_without_a_restart_and_a_faulty_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&folder);
+    let rewrite = |more: &str| {
+        let text = format!(
+            "listen = ['udp://127.0.0.1:0']\n[admin]\nlisten = '127.0.0.1:0'\n\
+             [log]\nformat = 'json'\n{more}"
+        );
+        write(&folder, &text);
+    };
+    let until = |line: &str| {
+        let mut waited = Duration::ZERO;
+        while !daemon.get("/metrics").contains(line) {
+            assert!(waited < PATIENCE, "{}", daemon.get("/metrics"));
+            std::thread::sleep(Duration::from_millis(20));
+            waited += Duration::from_millis(20);
+        }
+    };
+    rewrite("[limits]\nburst = 0\n");
+    until("\nrallypoint_config_last_reload_successful 0\n");
+    rewrite("[limits]\nburst = 1\nanswers-per-second = 1\n");
+    until("\nrallypoint_config_last_reload_successful 1\n");
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let request = b"\x00\x01\x00\x00\x21\x12\xa4\x42transaction!";
+    for _ in 0..20 {
+        client.send_to(request, daemon.udp).unwrap();
+    }
+    until("rallypoint_rate_limited_total{limiter=\"source\"} 1");
+}
+
+#[test]
 fn a_port_in_use_ends_the_start_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,7 +1,5 @@
 //! The `rallypoint-turn` daemon: configuration, logs, metrics, the relay, and the wait for its end.
 
-mod reload_requests;
-
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -12,7 +10,7 @@ use ops::admin::api::ApiToken;
 use ops::daemon::{self, Program, Start};
 use ops::logging::{self, OPERATOR};
 use ops::metrics::{self, BuildInfo, Registry};
-use reload_requests::{ConfigFile, ReloadRequests};
+use ops::reload::{ConfigFile, ReloadRequests};
 use turn_relay::admin::Operator;
 use turn_relay::{Config, EXAMPLE, Server};
 

@@ -34,7 +34,8 @@ use crate::source::WAKER;
 use crate::streams::Streams;
 
 use listening::Listening;
-pub use reload::{ReloadError, Reloaded};
+pub use ops::reload::Reloaded;
+pub use reload::ReloadError;
 pub use supervision::ShardFailure;
 use supervision::{Failures, Supervision};
 

@@ -7,6 +7,7 @@
 //! - [`health`]: ready and draining, told to probes, to Prometheus and to systemd.
 //! - [`shutdown`]: SIGTERM and SIGINT; a second one ends the process at once.
 //! - [`hangup`]: SIGHUP, by which operators ask for a reload.
+//! - [`reload`]: when to read the configuration again, and what came of it.
 //! - [`tls`]: certificates, read, checked and replaced while connections run.
 //! - [`daemon`]: the command line the three daemons share, and the abort-on-panic hook.
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod hangup;
 pub mod health;
 pub mod logging;
 pub mod metrics;
+pub mod reload;
 pub mod shutdown;
 pub mod tls;
 

@@ -122,8 +122,10 @@ fn garbage_is_counted_and_disturbs_nobody() {
         .iter()
         .map(|reason| fixture.metric(&discarded(reason)))
         .sum();
-    let unqueued = fixture.metric("rallypoint_udp_receive_queue_dropped_total");
-    assert_eq!(first_sight + unqueued, 3.0);
+    // It is told a moment after the answer.
+    let unqueued = "rallypoint_udp_receive_queue_dropped_total";
+    fixture.wait_for(unqueued, 3.0 - first_sight);
+    assert_eq!(first_sight + fixture.metric(unqueued), 3.0);
     for (reason, count) in [("bad_length", 1), ("too_long", 1), ("unsupported", 2)] {
         assert_eq!(
             fixture.metric(&discarded(reason)),

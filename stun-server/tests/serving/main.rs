@@ -12,5 +12,6 @@ mod behavior;
 mod client;
 mod datagrams;
 mod metrics;
+mod reload;
 mod streams;
 mod tls;

@@ -150,7 +150,8 @@ fn who_does_not_read_under_tls_is_not_read_and_cut() {
 fn a_changed_certificate_is_served_and_running_connections_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let old = certificate(folder.path());
-    let fixture = Fixture::start(&config(folder.path(), LISTEN, ""));
+    let text = config(folder.path(), LISTEN, "");
+    let mut fixture = Fixture::start(&text);
     let server = fixture.address(Scheme::Tls);
     let mut running = over_tls(connect(server), &old, b"stun.nat-discovery");
     ask(&mut running, &request());
@@ -169,13 +170,23 @@ fn a_changed_certificate_is_served_and_running_connections_are_kept() {
 
     // Asked for, it is read again at once.
     let before = fixture.metric(&reloads("served"));
-    assert!(fixture.server.reload_certificate());
+    let reloaded = fixture.server.reload(Config::from_toml(&text).unwrap());
+    assert!(reloaded.unwrap().changed.is_empty());
     assert!(fixture.metric(&reloads("served")) > before);
-    assert!(
-        !Fixture::start("listen = ['udp://127.0.0.1:0']")
-            .server
-            .reload_certificate()
-    );
+
+    // Other files, named by a new configuration.
+    let folder = tempfile::tempdir().unwrap();
+    let newest = certificate(folder.path());
+    let text = config(folder.path(), LISTEN, "");
+    let reloaded = fixture.server.reload(Config::from_toml(&text).unwrap());
+    assert_eq!(reloaded.unwrap().changed, ["tls"]);
+    let mut stream = over_tls(connect(server), &newest, b"stun.nat-discovery");
+    ask(&mut stream, &request());
+    let watched = certificate(folder.path());
+    let before = fixture.metric(&reloads("served"));
+    fixture.wait_for(&reloads("served"), before + 1.0);
+    let mut stream = over_tls(connect(server), &watched, b"stun.nat-discovery");
+    ask(&mut stream, &request());
 }
 
 #[test]

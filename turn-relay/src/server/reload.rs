@@ -9,21 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ops::config::Problems;
-use ops::logging::{LogConfig, OPERATOR};
+use ops::logging::LogConfig;
+use ops::reload::{self, Reloaded};
 use ops::tls::{Certificates, Watch};
 
 use super::{BindError, Server, check};
 use crate::config::{ALPN, Config, Shared, host_addresses, relay_config};
 use crate::shard::{Command, NewConfig};
-
-/// What came of a new configuration, by its keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
-    /// In force now.
-    pub changed: Vec<&'static str>,
-    /// Differ from what runs, and wait for a restart.
-    pub need_restart: Vec<&'static str>,
-}
 
 /// Why a configuration was refused; the one before stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -57,23 +49,9 @@ impl Server {
     }
 
     fn tell(&self, outcome: Result<Reloaded, ReloadError>) -> Result<Reloaded, ReloadError> {
-        match &outcome {
-            Ok(reloaded) => {
-                let changed = list(&reloaded.changed);
-                tracing::info!(changed, "configuration reloaded");
-                if !reloaded.need_restart.is_empty() {
-                    let keys = list(&reloaded.need_restart);
-                    tracing::warn!(keys, "changed, but in force only after a restart");
-                }
-            }
-            Err(error) => {
-                self.setup.gauges.refused();
-                tracing::warn!("configuration refused, the one before stays in force");
-                // One line for each fault: an operator asked for this.
-                for fault in error.to_string().lines() {
-                    tracing::warn!(name: OPERATOR, "{fault}");
-                }
-            }
+        reload::log(&outcome);
+        if outcome.is_err() {
+            self.setup.gauges.refused();
         }
         outcome
     }
@@ -130,13 +108,6 @@ impl Server {
         certificates.replace(&loaded, &setup.certificate_reloads);
         Ok(Some(watch))
     }
-}
-
-fn list(keys: &[&str]) -> String {
-    if keys.is_empty() {
-        return "nothing".to_owned();
-    }
-    keys.join(", ")
 }
 
 /// The new configuration with what sockets, threads and the process were made from.
@@ -198,12 +169,5 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
         ("admin.token", new.admin_token != running.admin_token),
         ("log.level", new.log.level != running.log.level),
     ];
-    let differing = |keys: &[(&'static str, bool)]| {
-        let differing = keys.iter().filter(|(_, differs)| *differs);
-        differing.map(|(key, _)| *key).collect()
-    };
-    Reloaded {
-        changed: differing(&live),
-        need_restart: differing(&fixed),
-    }
+    Reloaded::of(&live, &fixed)
 }

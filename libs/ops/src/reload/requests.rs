@@ -6,14 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ops::hangup::Hangup;
+use crate::hangup::Hangup;
 
 /// How often the file is looked at. A change is in force after two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The configuration file of this process, and whether it has changed.
 #[derive(Debug)]
-pub(crate) struct ConfigFile {
+pub struct ConfigFile {
     path: PathBuf,
     /// As it was when it was read.
     read: Stamp,
@@ -23,7 +23,7 @@ pub(crate) struct ConfigFile {
 
 impl ConfigFile {
     /// The file that a checked command line names; to be asked for before the file is read.
-    pub(crate) fn of(arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
+    pub fn of(arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
         let path = path_in(arguments)?;
         let stamp = stamp(&path);
         Some(Self {
@@ -33,7 +33,9 @@ impl ConfigFile {
         })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -91,15 +93,20 @@ fn inode(_: &fs::Metadata) -> u64 {
     0
 }
 
-/// Both ways of asking. SIGHUP ends the process no more from its creation on.
-pub(crate) struct ReloadRequests {
+/// Both ways of asking. SIGHUP ends the process no more from its creation on. Needs a runtime.
+#[derive(Debug)]
+pub struct ReloadRequests {
     hangup: Hangup,
     looks: tokio::time::Interval,
     file: Option<ConfigFile>,
 }
 
 impl ReloadRequests {
-    pub(crate) fn new(file: Option<ConfigFile>) -> io::Result<Self> {
+    /// Begins to look at the file, if there is one.
+    ///
+    /// # Errors
+    /// The system refuses to tell of SIGHUP.
+    pub fn new(file: Option<ConfigFile>) -> io::Result<Self> {
         Ok(Self {
             hangup: Hangup::new()?,
             looks: tokio::time::interval(LOOK),
@@ -108,7 +115,7 @@ impl ReloadRequests {
     }
 
     /// Waits until the file is to be read again. Nothing is lost when the wait is given up.
-    pub(crate) async fn next(&mut self) -> &Path {
+    pub async fn next(&mut self) -> &Path {
         loop {
             let Some(file) = &mut self.file else {
                 self.hangup.next().await;
