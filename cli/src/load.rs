@@ -4,16 +4,20 @@
 //! Everything is bounded: clients, packets in flight, seconds, memory. Nothing is sent but to the server named, and from
 //! the peer to where the server relays.
 //!
-//! - `turn.rs` drives relayed packets, `cycles.rs` allocations, `stun.rs` Binding requests;
+//! - `turn.rs` drives relayed packets, `cycles.rs` allocations, `hold.rs` holds many of them, `stun.rs` drives Binding
+//!   requests;
 //! - under them `session.rs` (a client's requests), `packet.rs` (what is on the wire), `flow.rs` (window and loss),
 //!   `net.rs` (sockets);
-//! - `stopwatch.rs`, `sample.rs` and `cpu.rs` measure, `report.rs` tells.
+//! - `stopwatch.rs`, `sample.rs`, `cpu.rs` and `memory.rs` measure, `report.rs` tells.
 
 pub mod args;
 
 mod cpu;
 mod cycles;
+mod descriptors;
 mod flow;
+mod hold;
+mod memory;
 mod net;
 mod packet;
 mod report;
@@ -27,6 +31,7 @@ pub use session::SessionError;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use stun_wire::TransactionId;
@@ -73,6 +78,28 @@ pub enum LoadError {
     /// The server's CPU time cannot be read.
     #[error("CPU time of the server: {0}")]
     Cpu(io::Error),
+    /// The server's memory cannot be read.
+    #[error("memory of the server: {0}")]
+    Memory(io::Error),
+    /// More sockets than this process may have.
+    #[error(
+        "{needed} open files are needed and {limit} allowed: raise the hard limit (ulimit -Hn, LimitNOFILE=, or \
+         prlimit --nofile={needed})"
+    )]
+    Descriptors {
+        /// How many.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
+    /// A secret that cannot be read or protects nothing.
+    #[error("{file}: {error}")]
+    Secret {
+        /// Where it was to be.
+        file: PathBuf,
+        /// What is wrong.
+        error: io::Error,
+    },
     /// The system has no randomness.
     #[error("no randomness: {0}")]
     Random(getrandom::Error),
@@ -97,6 +124,10 @@ pub fn run(args: &LoadArgs) -> Result<(), LoadError> {
                 turn::measure(turn)?.told()
             };
             output::line(if turn.run.json { &json } else { &text });
+        }
+        Target::Hold(hold) => {
+            let (json, text) = hold::measure(hold)?.told();
+            output::line(if hold.json { &json } else { &text });
         }
         Target::Stun(stun) => {
             let (json, text) = stun::measure(stun)?.told();

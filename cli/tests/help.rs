@@ -8,13 +8,14 @@ use std::process::Command;
 #[test]
 fn help_is_as_written_down() {
     let mut page = String::new();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &[],
         &["up"],
         &["play"],
         &["demo"],
         &["load"],
         &["load", "turn"],
+        &["load", "hold"],
         &["load", "stun"],
         &["admin"],
         &["admin", "allocations"],

@@ -16,6 +16,7 @@ mod connections;
 mod counters;
 mod external;
 mod frame;
+mod memory;
 mod outward;
 mod peer_connections;
 mod peer_errors;

@@ -19,6 +19,7 @@ use turn_relay_proto::{Event, Now, Path, Relay, RelayAddr, RelayConfig, Transpor
 use crate::config::StreamLimits;
 use crate::counters::{Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
 use crate::frame::Deframer;
+use crate::memory::Reclaim;
 use crate::outward::Outward;
 use crate::peer_connections::{Lent, PeerConnections};
 use crate::peer_errors;
@@ -85,6 +86,7 @@ pub(crate) struct Shard {
     now: Now,
     /// Requests were handled: the machine's counts have changed.
     counts_changed: bool,
+    reclaim: Reclaim,
     receives: u32,
     busy_rounds: u32,
     is_stopping: bool,
@@ -155,6 +157,7 @@ impl Shard {
             reply: Vec::new(),
             now: read_clocks(),
             counts_changed: false,
+            reclaim: Reclaim::default(),
             receives: 0,
             busy_rounds: 0,
             is_stopping: false,
@@ -617,6 +620,24 @@ impl Shard {
         self.note_woken();
         if std::mem::take(&mut self.counts_changed) {
             self.outward.counters.cells.publish(&self.relay);
+            self.give_back_memory();
+        }
+    }
+
+    /// After a rush.
+    fn give_back_memory(&mut self) {
+        let levels = self.relay.gauges();
+        let allocations = levels.allocations + levels.pending;
+        if self.reclaim.is_due(allocations) {
+            let began = clock::mono();
+            self.outward.sockets.shrink();
+            self.ready.shrink_to_fit();
+            if allocations == 0 {
+                net_io::memory::give_all_back();
+            } else {
+                net_io::memory::give_back();
+            }
+            tracing::debug!(allocations, took = ?began.elapsed(), "memory given back");
         }
     }
 

@@ -181,6 +181,13 @@ impl Sockets {
         self.relays.remove(key);
     }
 
+    /// Gives up room for relay sockets behind the last that is open.
+    pub(crate) fn shrink(&mut self) {
+        self.relays.shrink_to_fit();
+        self.spare = Vec::new();
+        self.dirty.shrink_to_fit();
+    }
+
     /// The address a relay socket is bound to.
     pub(crate) fn relay_addr(&self, key: usize) -> Option<RelayAddr> {
         Some(RelayAddr(self.relays.get(key)?.socket.local_addr()))

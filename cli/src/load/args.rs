@@ -1,9 +1,12 @@
 //! Options of `load`, each with its bound: a slip of the finger is no flood for an hour.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+
+pub use super::hold::args::HoldArgs;
 
 /// The longest run; permissions live longer (RFC 8656 section 9), so none has to be refreshed.
 const LONGEST_SECONDS: f64 = 120.0;
@@ -26,6 +29,12 @@ pub enum Target {
     /// at any time, or as many are sent a second as --rate says. Whatever was lost, or came to another flow than its own,
     /// is counted.
     Turn(TurnArgs),
+    /// Hold many allocations on a TURN server at once and tell what they cost its memory
+    ///
+    /// Each is of a client at an address and port of its own, with a permission and a channel. The process of
+    /// --server-pid is looked at before, with all of them, and after they have ended: each time once its memory has not
+    /// changed for a second, or after five. This process needs as many file descriptors.
+    Hold(HoldArgs),
     /// Send Binding requests to a STUN server and count the answers
     Stun(StunArgs),
 }
@@ -133,11 +142,22 @@ pub enum Framing {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
+    seconds_within(text, SHORTEST_SECONDS..=LONGEST_SECONDS)
+}
+
+/// A number of seconds within bounds.
+pub(crate) fn seconds_within(text: &str, bounds: RangeInclusive<f64>) -> Result<Duration, String> {
     let wanted = text.parse::<f64>().ok();
     wanted
-        .filter(|seconds| (SHORTEST_SECONDS..=LONGEST_SECONDS).contains(seconds))
+        .filter(|seconds| bounds.contains(seconds))
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("a number of seconds from {SHORTEST_SECONDS} to {LONGEST_SECONDS}"))
+        .ok_or_else(|| {
+            format!(
+                "a number of seconds from {} to {}",
+                bounds.start(),
+                bounds.end()
+            )
+        })
 }
 
 #[cfg(test)]

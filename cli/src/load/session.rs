@@ -1,6 +1,7 @@
 //! A TURN client's requests, one behind the other: what to ask, and what an answer means. No socket, no clock.
 //!
-//! Challenge → Allocate → CreatePermission → ChannelBind → Refresh to 0. The long-term credential is the one that every
+//! Challenge → Allocate → CreatePermission → ChannelBind → Refresh to 0; before that any number of times, to renew, Refresh →
+//! ChannelBind. The long-term credential is the one that every
 //! server knows: MD5 and SHA-1 (RFC 8489 section 9.2).
 
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +38,8 @@ pub(crate) enum Step {
     Permission,
     /// A channel to the peer.
     Channel,
+    /// A longer life for the allocation; a channel follows, whose renewal is its permission's too (RFC 8656 section 12).
+    Refresh,
     /// The allocation's end.
     Release,
     /// Nothing: it has ended.
@@ -102,6 +105,11 @@ impl Session {
         self.step = Step::Release;
     }
 
+    /// Renews the allocation, its permission and its channel next.
+    pub(crate) fn renew(&mut self) {
+        self.step = Step::Refresh;
+    }
+
     /// To be told before [`Step::Permission`] is asked.
     pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
         self.peer = Some(peer);
@@ -132,6 +140,8 @@ impl Session {
                     writer.attribute(&XorPeerAddress(peer));
                 }
             }
+            // Without LIFETIME: as long as the server gives by itself.
+            Step::Refresh => {}
             Step::Release | Step::Done => {
                 writer.attribute(&Lifetime(0));
             }
@@ -212,7 +222,7 @@ impl Session {
         self.stale = 0;
         self.step = match self.step {
             Step::Challenge | Step::Allocate => Step::Permission,
-            Step::Permission => Step::Channel,
+            Step::Permission | Step::Refresh => Step::Channel,
             Step::Channel => Step::Release,
             Step::Release | Step::Done => Step::Done,
         };
@@ -236,7 +246,7 @@ impl Step {
             Self::Challenge | Self::Allocate => Method::ALLOCATE,
             Self::Permission => Method::CREATE_PERMISSION,
             Self::Channel => Method::CHANNEL_BIND,
-            Self::Release | Self::Done => Method::REFRESH,
+            Self::Refresh | Self::Release | Self::Done => Method::REFRESH,
         }
     }
 
@@ -247,7 +257,7 @@ impl Step {
             Self::Allocate => "Allocate",
             Self::Permission => "CreatePermission",
             Self::Channel => "ChannelBind",
-            Self::Release | Self::Done => "Refresh",
+            Self::Refresh | Self::Release | Self::Done => "Refresh",
         }
     }
 }
@@ -337,6 +347,26 @@ mod tests {
             (session.relayed(), session.step()),
             (Some(relayed), Step::Permission)
         );
+    }
+
+    #[test]
+    fn renewing_asks_for_the_allocation_and_then_for_its_channel() {
+        let mut session = Session::new(LIKE);
+        assert_eq!(
+            session.take_answer(USER, ID, &challenge(401, "n")),
+            Ok(true)
+        );
+        session.renew();
+        let mut request = Vec::new();
+        session.write_request(USER, ID, &mut request);
+        let message = Message::parse(&request).expect("a message");
+        assert_eq!(message.method(), Method::REFRESH);
+        assert_eq!(message.attribute::<Lifetime>(), Ok(None), "0 would end it");
+        let done = answer(Class::Success, Method::REFRESH, |writer| {
+            writer.integrity(&key(), IntegrityKind::Sha1);
+        });
+        assert_eq!(session.take_answer(USER, ID, &done), Ok(true));
+        assert_eq!(session.step(), Step::Channel);
     }
 
     #[test]

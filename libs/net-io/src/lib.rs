@@ -5,13 +5,14 @@
 //! address it is told, so that a socket bound to a wildcard answers as the address that was asked.
 //! On Linux one system call moves a batch (`recvmmsg`, `sendmmsg`); elsewhere the portable back end
 //! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`
-//! and below it.
+//! and below it, and in `memory.rs`.
 //!
 //! Read `udp.rs` (the socket), `batch.rs` (what goes in and out), then a back end.
 
 pub mod batch;
 pub mod clock;
 mod filter;
+pub mod memory;
 pub mod opening;
 pub mod proxy;
 mod steering;

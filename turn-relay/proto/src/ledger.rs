@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 
 use crate::hash::HashKey;
+use crate::room::is_too_large;
 
 /// Users are spread over so many locks, each held for one look into a table.
 const STRIPES: usize = 64;
@@ -88,8 +89,11 @@ impl Ledger {
         if *held == 0 {
             entry.remove();
         }
-        if stripe.is_empty() {
+        let (key, len) = (self.key, stripe.len());
+        if len == 0 {
             *stripe = Stripe::new();
+        } else if is_too_large(len, stripe.capacity()) {
+            stripe.shrink_to(2 * len, |(name, _)| key.name(name));
         }
     }
 

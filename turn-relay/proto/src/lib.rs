@@ -66,6 +66,7 @@ mod quota;
 mod relay;
 mod request;
 mod respond;
+mod room;
 mod tables;
 mod timers;
 mod verdict;

@@ -15,6 +15,7 @@ use crate::config::{Prefix, Quota};
 use crate::counters::QuotaKind;
 use crate::hash::HashKey;
 use crate::ledger::Ledger;
+use crate::room::{Room, is_too_large};
 use crate::verdict::Direction;
 
 /// Names a user while it owns something.
@@ -35,6 +36,7 @@ pub(crate) struct Holdings {
     users: Slab<User>,
     by_name: HashTable<usize>,
     by_address: HashTable<(IpAddr, u32)>,
+    room: Room,
 }
 
 /// What an Allocate request wants to be counted for.
@@ -56,6 +58,7 @@ impl Holdings {
             users: Slab::new(),
             by_name: HashTable::new(),
             by_address: HashTable::new(),
+            room: Room::default(),
         }
     }
 
@@ -163,6 +166,22 @@ impl Holdings {
         if self.users.is_empty() {
             self.users.shrink_to_fit();
             self.by_name = HashTable::new();
+        } else if self
+            .room
+            .is_too_large(self.users.len(), self.users.capacity())
+        {
+            self.shrink_users();
+        }
+    }
+
+    fn shrink_users(&mut self) {
+        let (key, users) = (self.key, &mut self.users);
+        users.shrink_to_fit();
+        let len = users.len();
+        if is_too_large(len, self.by_name.capacity()) {
+            self.by_name.shrink_to(2 * len, |slot| {
+                users.get(*slot).map_or(0, |user| key.name(&user.name))
+            });
         }
     }
 
@@ -197,8 +216,12 @@ impl Holdings {
                 entry.remove();
             }
         }
-        if self.by_address.is_empty() {
+        let (key, len) = (self.key, self.by_address.len());
+        if len == 0 {
             self.by_address = HashTable::new();
+        } else if is_too_large(len, self.by_address.capacity()) {
+            self.by_address
+                .shrink_to(2 * len, |(known, _)| key.ip(0, *known));
         }
     }
 

@@ -13,6 +13,7 @@ use crate::clock::{Bucket, Tick};
 use crate::hash::HashKey;
 use crate::quota::UserId;
 use crate::request::allocate::Pending;
+use crate::room::{Room, is_too_large};
 use crate::timers::TimerId;
 use crate::verdict::{Family, Path, Reason, RelayAddr, Traffic};
 
@@ -231,6 +232,7 @@ pub(crate) struct Tables {
     slots: Slab<Allocation>,
     by_client: HashTable<AllocationId>,
     by_relayed: HashTable<(RelayAddr, AllocationId)>,
+    room: Room,
     permissions: usize,
     channels: usize,
     pending: usize,
@@ -243,6 +245,7 @@ impl Tables {
             slots: Slab::new(),
             by_client: HashTable::new(),
             by_relayed: HashTable::new(),
+            room: Room::default(),
             permissions: 0,
             channels: 0,
             pending: 0,
@@ -364,8 +367,33 @@ impl Tables {
             self.slots.shrink_to_fit();
             self.by_client = HashTable::new();
             self.by_relayed = HashTable::new();
+        } else if self
+            .room
+            .is_too_large(self.slots.len(), self.slots.capacity())
+        {
+            self.shrink();
         }
         Some(allocation)
+    }
+
+    /// Places behind the last allocation go, and the free ones are filled from the front from here on: as those that live
+    /// end, more can go. Ids stay what they are.
+    fn shrink(&mut self) {
+        let (key, slots) = (self.key, &mut self.slots);
+        slots.shrink_to_fit();
+        let len = slots.len();
+        if is_too_large(len, self.by_client.capacity()) {
+            self.by_client.shrink_to(2 * len, |id| {
+                slots
+                    .get(id.slot())
+                    .map_or(0, |allocation| key.path(&allocation.client))
+            });
+        }
+        let len = self.by_relayed.len();
+        if is_too_large(len, self.by_relayed.capacity()) {
+            self.by_relayed
+                .shrink_to(2 * len, |(addr, _)| key.socket(addr.0));
+        }
     }
 
     /// One family of a dual allocation ends with its permissions and channels (RFC 8656 §8.1); the

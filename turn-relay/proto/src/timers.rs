@@ -7,6 +7,7 @@
 use slab::Slab;
 
 use crate::clock::Tick;
+use crate::room::Room;
 use crate::verdict::Reason;
 
 /// Names an entry until it is removed.
@@ -18,6 +19,7 @@ pub(crate) struct Timers<K> {
     heap: Vec<Entry<K>>,
     /// Where in the heap the entry of a `TimerId` is.
     places: Slab<usize>,
+    room: Room,
 }
 
 #[derive(Clone, Copy)]
@@ -33,6 +35,7 @@ impl<K: Copy> Timers<K> {
         Self {
             heap: Vec::new(),
             places: Slab::new(),
+            room: Room::default(),
         }
     }
 
@@ -81,8 +84,12 @@ impl<K: Copy> Timers<K> {
             self.rise(place);
             self.sink(place);
         }
-        if self.heap.is_empty() {
+        let len = self.heap.len();
+        if len == 0 {
             self.heap.shrink_to_fit();
+            self.places.shrink_to_fit();
+        } else if self.room.is_too_large(len, self.places.capacity()) {
+            self.heap.shrink_to(2 * len);
             self.places.shrink_to_fit();
         }
     }
