@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
 use stun_wire::attribute::{
     AlternateServer, ChannelNumberAttribute, ConnectionId, Data, DontFragment, ErrorCode, EvenPort,
@@ -468,11 +468,16 @@ pub(crate) fn connect(relay: SocketAddr) -> TcpStream {
     socket
 }
 
+/// Where peers of IPv4 are: none gets the port of a listener, which it would be refused for.
+const PEERS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 5));
+
 /// A peer: a UDP socket of its own on loopback.
 pub(crate) struct Peer(UdpSocket);
 
 impl Peer {
+    /// One of the family of `ip`.
     pub(crate) fn new(ip: IpAddr) -> Self {
+        let ip = if ip.is_ipv4() { PEERS } else { ip };
         let socket = UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
