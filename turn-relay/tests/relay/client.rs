@@ -63,11 +63,9 @@ impl Answer {
     }
 
     pub(crate) fn relayed(&self) -> SocketAddr {
-        self.message()
-            .attribute::<XorRelayedAddress>()
-            .unwrap()
-            .expect("an allocation")
-            .0
+        assert_eq!(self.error, None, "no allocation");
+        let relayed = self.message().attribute::<XorRelayedAddress>();
+        relayed.unwrap().expect("an allocation").0
     }
 
     /// What ConnectionBind has to name.

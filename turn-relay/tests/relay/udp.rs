@@ -120,6 +120,8 @@ fn a_reserved_port_is_given_to_another_socket_of_the_client() {
         threads: 4,
         ..config()
     });
+    // Kept to the end: a port used again would still have its allocation (437).
+    let mut clients = Vec::new();
     for _ in 0..8 {
         let (mut first, mut second) = (Client::udp(relay.udp()), Client::udp(relay.udp()));
         let even = first.request(Method::ALLOCATE, &|writer| {
@@ -132,6 +134,7 @@ fn a_reserved_port_is_given_to_another_socket_of_the_client() {
             writer.attribute(&token);
         });
         assert_eq!(odd.relayed().port(), even.relayed().port() + 1);
+        clients.push((first, second));
     }
 }
 
