@@ -4,7 +4,8 @@
 //! and whether TLS is spoken on it. A datagram comes in with the address it was sent to and leaves from the
 //! address it is told, so that a socket bound to a wildcard answers as the address that was asked.
 //! On Linux one system call moves a batch (`recvmmsg`, `sendmmsg`); elsewhere the portable back end
-//! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`.
+//! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`
+//! and `wire/linux.rs`.
 //!
 //! Read `udp.rs` (the socket), `batch.rs` (what goes in and out), then a back end.
 
@@ -16,6 +17,7 @@ pub mod proxy;
 mod steering;
 pub mod tcp;
 pub mod udp;
+pub mod wire;
 
 pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, MAX_SEND, RecvBatch, SendBatch, SendReport};
 pub use filter::Form;
