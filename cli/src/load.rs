@@ -7,7 +7,7 @@
 //! - `turn.rs` drives relayed packets, `cycles.rs` allocations, `hold.rs` holds many of them, `stun.rs` drives Binding
 //!   requests;
 //! - under them `session.rs` (a client's requests), `packet.rs` (what is on the wire), `flow.rs` (window and loss),
-//!   `net.rs` (sockets);
+//!   `net.rs` (sockets), `wire.rs` (frames that leave by no socket);
 //! - `stopwatch.rs`, `sample.rs`, `cpu.rs` and `memory.rs` measure, `report.rs` tells.
 
 pub mod args;
@@ -26,11 +26,12 @@ mod session;
 mod stopwatch;
 mod stun;
 mod turn;
+mod wire;
 
 pub use session::SessionError;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,6 +107,40 @@ pub enum LoadError {
     /// Half a pair.
     #[error("--pairs needs an even number of clients")]
     OddPairs,
+    /// What arrives is not all read, so it cannot be sent back.
+    #[error("--wire cannot be combined with --direction echo")]
+    WireEcho,
+    /// Frames are made of IPv4 alone.
+    #[error("--wire knows IPv4 only, and {0} is not")]
+    WireFamily(IpAddr),
+    /// Frames cannot be sent.
+    #[error("--wire to {to}: {error}")]
+    Wire {
+        /// Where they were to go.
+        to: SocketAddr,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// No packet socket.
+    #[error("--wire: a packet socket on {interface}: {error} (it needs CAP_NET_RAW)")]
+    WireSocket {
+        /// What it was to be bound to.
+        interface: String,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// Longer than Ethernet carries.
+    #[error("--wire: with --size {0} packets are longer than a frame")]
+    WireSize(u16),
+    /// The path to take neighbours' addresses from has not been walked.
+    #[error("--wire: nothing that the peer sends arrives through {0}")]
+    WirePeer(SocketAddr),
+    /// The system does not count what a socket drops.
+    #[error("--wire: drops of a socket: {0}")]
+    Drops(io::Error),
+    /// No trains here.
+    #[error("--offload exists on Linux only")]
+    Offload,
     /// No peer.
     #[error("--peer-bind is missing")]
     NoPeer,

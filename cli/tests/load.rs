@@ -18,6 +18,8 @@ fn relays_in_every_direction_and_nothing_goes_astray() {
         "--direction echo --framing send --burst 4",
         "--pairs --size 1200",
         "--pairs --direction echo",
+        "--direction both --window 16",
+        "--pairs --direction both",
         "--rate 500",
     ] {
         let told = load_turn(address, &format!("--clients 4 {options}"));
@@ -31,6 +33,48 @@ fn relays_in_every_direction_and_nothing_goes_astray() {
             "{options}: {told}"
         );
     }
+    server.shutdown();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn bursts_as_one_are_the_packets_they_are_made_of() {
+    let (server, address) = relay();
+    for direction in ["up", "down", "both", "echo"] {
+        let options = format!("--burst 16 --offload --window 256 --direction {direction}");
+        let told = load_turn(address, &format!("--clients 4 {options}"));
+        assert!(count(&told, "relayed") > 0, "{told}");
+        assert_eq!(count(&told, "foreign"), 0, "{told}");
+        assert_eq!(told["offload"], true, "{told}");
+    }
+    server.shutdown();
+}
+
+/// Whole runs with frames need a network: `tests/e2e/tests/load.rs`.
+#[test]
+fn frames_that_cannot_be_are_told_with_their_option() {
+    let (server, address) = relay();
+    let refused = [
+        ("--wire", "--wire to 127.0.0.1:"),
+        ("--wire --direction echo", "--wire cannot be combined"),
+        ("--wire --window 5", "cannot be used with '--window"),
+        ("--wire --allocations", "cannot be used with"),
+        ("--wire --burst 2 --offload", "cannot be used with"),
+        ("--offload", "--burst"),
+    ];
+    for (options, expected) in refused {
+        let output = turn_command(address, options)
+            .output()
+            .expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && output.stdout.is_empty());
+        assert!(said.contains(expected), "{options}: {said}");
+    }
+    let six = "[::1]:3478".parse().expect("an address");
+    let output = turn_command(six, "--wire").output();
+    let said = output.expect("the binary runs").stderr;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("--wire knows IPv4 only, and ::1"), "{said}");
     server.shutdown();
 }
 

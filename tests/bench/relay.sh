@@ -6,6 +6,7 @@
 #     tests/bench/relay.sh [DIRECTORY OF THE PROGRAMS]          (target/release)
 #
 # RUNS (3) of SECONDS_EACH (1.5) for each cell; after LIMIT (180) seconds no further run is begun. WORKS picks rows.
+# WIRE=no sends from sockets with a window in place of a flood of frames,
 # REALTIME=no leaves the scheduler alone, STEERING=yes moves receive work to the receiver's core, OFFLOAD=no has the system cut
 # trains before the cable (needs ethtool). README.md beside this says what it measures.
 set -euo pipefail
@@ -14,8 +15,9 @@ cd "$(dirname "$0")/../.."
 programs=${1:-target/release}
 runs=${RUNS:-3}
 seconds=${SECONDS_EACH:-1.5}
-limit=${LIMIT:-180}
-works=${WORKS:-up down pair burst binding allocations}
+limit=${LIMIT:-240}
+works=${WORKS:-up down both pair burst trains-up trains-down flows128 binding allocations}
+wire=${WIRE:-yes}
 realtime=${REALTIME:-yes}
 steering=${STEERING:-no}
 offload=${OFFLOAD:-yes}
@@ -185,38 +187,60 @@ field() {
     sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" <<<"$2"
 }
 
-# measure WORK SERVER PORT PID: one run; a line "work server rate cpu lost busy" into the results.
-measure() {
-    local work=$1 server=$2 port=$3 pid=$4 json
-    local common=(--server "$client_net.1:$port" --seconds "$seconds" --server-pid "$pid")
-    local turn=(turn "${common[@]}" --user "$user" --password "$password" --peer-bind "$peer_net.2")
-    case $work in
-        up) json=$(load "${turn[@]}") ;;
-        down) json=$(load "${turn[@]}" --direction down) ;;
-        pair) json=$(load "${turn[@]}" --pairs) ;;
-        burst) json=$(load "${turn[@]}" --burst 16 --window 512) ;;
-        binding) json=$(load stun "${common[@]}") ;;
-        allocations) json=$(load "${turn[@]}" --allocations) ;;
-        *) die "no such work: $work" ;;
+# options WORK: what the load is told of it, into the array "told".
+options() {
+    local flood=(--wire)
+    [ "$wire" = yes ] || flood=()
+    case $1 in
+        up) told=("${flood[@]}") ;;
+        down) told=("${flood[@]}" --direction down) ;;
+        both) told=("${flood[@]}" --direction both) ;;
+        pair) told=("${flood[@]}" --pairs) ;;
+        burst)
+            told=("${flood[@]}" --burst 16)
+            [ "$wire" = yes ] || told+=(--window 512)
+            ;;
+        trains-up) told=(--burst 32 --offload --window 2048) ;;
+        trains-down) told=(--burst 32 --offload --window 2048 --direction down) ;;
+        flows128) told=("${flood[@]}" --rate 100000 --clients 128) ;;
+        allocations) told=(--allocations) ;;
+        *) die "no such work: $1" ;;
     esac
+}
+
+# measure WORK SERVER PORT PID: one run; a line "work server rate cpu lost server-busy load-busy p50 p99" into the results, "-"
+# for what the work has none of. A flood loses nothing: what the server has no time for is not relayed.
+measure() {
+    local work=$1 server=$2 port=$3 pid=$4 json told
+    local common=(--server "$client_net.1:$port" --seconds "$seconds" --server-pid "$pid")
+    if [ "$work" = binding ]; then
+        json=$(load stun "${common[@]}")
+    else
+        options "$work"
+        json=$(load turn "${common[@]}" --user "$user" --password "$password" --peer-bind "$peer_net.2" "${told[@]}")
+    fi
     # A server may refuse a client whose port an allocation of an earlier run still has.
     [ -n "$json" ] || return 1
-    local rate cpu lost
-    rate=$(field '[a-z]*_per_second' "$json")
-    cpu=$(field 'server_cpu_us_per_[a-z]*' "$json")
+    local foreign p50 p99 lost
+    foreign=$(field foreign "$json")
+    [ "${foreign:-0}" = 0 ] || die "packets came to foreign flows: $json"
     lost=$(field lost "$json")
-    [ "$(field 'foreign' "$json")" = "${foreign_expected[$work]-0}" ] || die "packets came to foreign flows: $json"
-    echo "$work $server $rate $cpu ${lost:-$(field failed "$json")} $(field load_busy "$json")" >>"$dir/results"
+    lost=${lost:-$(field failed "$json")}
+    p50=$(field p50 "$json")
+    p99=$(field p99 "$json")
+    echo "$work $server $(field '[a-z]*_per_second' "$json") $(field 'server_cpu_us_per_[a-z]*' "$json") ${lost:--}" \
+        "$(field server_busy "$json") $(field load_busy "$json") ${p50:--} ${p99:--}" >>"$dir/results"
 }
 
 table() {
     cat <<HEAD
 $(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores, Linux $(uname -r), \
-coturn $(turnserver --version 2>/dev/null | tail -1); at most $runs runs of $seconds s, interleaved; real time: $realtime, \
-receive steering: $steering, offload of trains: $offload; load average $(cut -d' ' -f1-3 /proc/loadavg)
+coturn $(turnserver --version 2>/dev/null | tail -1); at most $runs runs of $seconds s, interleaved; frames by packet socket: \
+$wire, real time: $realtime, receive steering: $steering, offload of trains: $offload; load average \
+$(cut -d' ' -f1-3 /proc/loadavg)
 
-| work | coturn, thousands/s | us each | rallypoint, thousands/s | us each | rate | CPU | lost or failed (c / r) | load busy (c / r) | spread of rate (c / r) |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| work | coturn, thousands/s | us each | rallypoint, thousands/s | us each | rate | CPU | lost or failed (c / r) | server busy (c / r) | load busy (c / r) | spread of rate (c / r) |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 HEAD
     awk '
         function median(list,   n, i, j, t, v) {
@@ -228,7 +252,11 @@ HEAD
         {
             if (!($1 in seen)) { seen[$1] = 1; order[++works] = $1 }
             key = $1 " " $2
-            rate[key] = rate[key] " " $3; cpu[key] = cpu[key] " " $4; busy[key] = busy[key] " " $6; lost[key] += $5
+            rate[key] = rate[key] " " $3; cpu[key] = cpu[key] " " $4
+            server[key] = server[key] " " $6; load[key] = load[key] " " $7
+            if ($5 == "-") flood[$1] = 1; else lost[key] += $5
+            # Latency at a rate is one of the server; in a flow with a window it would be of the window.
+            if ($8 != "-" && $1 ~ /^flows/) { p50[key] = p50[key] " " $8; p99[key] = p99[key] " " $9; timed[$1] = 1; any = 1 }
         }
         END {
             for (i = 1; i <= works; i++) {
@@ -237,8 +265,20 @@ HEAD
                 cr = median(rate[c]); cs = sprintf("%.1f-%.1f", low / 1000, high / 1000)
                 rr = median(rate[r]); rs = sprintf("%.1f-%.1f", low / 1000, high / 1000)
                 cc = median(cpu[c]); rc = median(cpu[r])
-                printf "| %s | %.1f | %.2f | %.1f | %.2f | %.2fx | %.2fx | %d / %d | %.2f / %.2f | %s / %s |\n", order[i], \
-                    cr / 1000, cc, rr / 1000, rc, rr / cr, cc / rc, lost[c], lost[r], median(busy[c]), median(busy[r]), cs, rs
+                missing = order[i] in flood ? "flood" : sprintf("%d / %d", lost[c], lost[r])
+                printf "| %s | %.1f | %.2f | %.1f | %.2f | %.2fx | %.2fx | %s | %.2f / %.2f | %.2f / %.2f | %s / %s |\n", \
+                    order[i], cr / 1000, cc, rr / 1000, rc, rr / cr, cc / rc, missing, median(server[c]), median(server[r]), \
+                    median(load[c]), median(load[r]), cs, rs
+            }
+            if (!any) exit
+            print "\n| latency of | coturn, p50 us | p99 us | rallypoint, p50 us | p99 us | p99, spread (c / r) |"
+            print "| --- | --- | --- | --- | --- | --- |"
+            for (i = 1; i <= works; i++) {
+                c = order[i] " coturn"; r = order[i] " rallypoint"
+                if (!(order[i] in timed) || !(c in p50) || !(r in p50)) continue
+                c99 = median(p99[c]); cs = low "-" high
+                r99 = median(p99[r]); rs = low "-" high
+                printf "| %s | %d | %d | %d | %d | %s / %s |\n", order[i], median(p50[c]), c99, median(p50[r]), r99, cs, rs
             }
         }' "$dir/results"
 }
@@ -249,8 +289,6 @@ trap 'exit 130' INT TERM
 make_network
 raise_priority
 start_servers
-# Binding requests and allocations are no flows.
-declare -A foreign_expected=([binding]="" [allocations]="")
 : >"$dir/results"
 for run in $(seq "$runs"); do
     for work in $works; do

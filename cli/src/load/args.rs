@@ -28,6 +28,10 @@ pub enum Target {
     /// Both ends are in this process: the clients, and the peer they relay to. As many packets as --window are in flight
     /// at any time, or as many are sent a second as --rate says. Whatever was lost, or came to another flow than its own,
     /// is counted.
+    ///
+    /// With --wire and without --rate it is a flood: a quarter more is offered than comes through, so that the server
+    /// always has more to do than it can, at little cost here. Few of the packets that arrive are then read and checked,
+    /// from each socket in turn; the others are counted by the system, which drops them at the socket they came to.
     Turn(TurnArgs),
     /// Hold many allocations on a TURN server at once and tell what they cost its memory
     ///
@@ -80,11 +84,18 @@ pub struct TurnArgs {
     /// Packets that a client sends one behind the other before it is the next one's turn
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub burst: u16,
+    /// Send ready-made Ethernet frames, which is cheaper than sockets: Linux, IPv4, CAP_NET_RAW, and a server that is not on
+    /// this host's loopback; the system still receives
+    #[arg(long, conflicts_with_all = ["window", "offload"])]
+    pub wire: bool,
+    /// Send each burst as one and take as one what arrives so (UDP GSO and GRO): Linux
+    #[arg(long, requires = "burst")]
+    pub offload: bool,
     /// Both ends are clients of the relay: every packet crosses two allocations, and counts once
     #[arg(long)]
     pub pairs: bool,
     /// No packets: 401, Allocate, CreatePermission, ChannelBind, Refresh to 0, from a new port each time
-    #[arg(long, conflicts_with_all = ["pairs", "rate", "burst", "direction", "framing", "size", "window"])]
+    #[arg(long, conflicts_with_all = ["pairs", "rate", "burst", "direction", "framing", "size", "window", "wire", "offload"])]
     pub allocations: bool,
     /// What every run has.
     #[command(flatten)]
@@ -127,6 +138,8 @@ pub enum Direction {
     Up,
     /// From the peer to clients
     Down,
+    /// Half of them each way, in turn
+    Both,
     /// From clients to the peer and back; a round trip counts as two packets
     Echo,
 }
@@ -139,6 +152,13 @@ pub enum Framing {
     Channel,
     /// Send and Data indications
     Send,
+}
+
+impl TurnArgs {
+    /// More is offered than the server takes, without regard to what arrives.
+    pub(crate) fn is_flood(&self) -> bool {
+        self.wire && self.rate.is_none()
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

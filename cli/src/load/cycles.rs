@@ -8,7 +8,7 @@ use std::time::Duration;
 use stun_wire::TransactionId;
 
 use super::args::TurnArgs;
-use super::net::{Net, unspecified};
+use super::net::{Net, Receive, unspecified};
 use super::report::Cycles;
 use super::session::{Session, SessionError, Step, User};
 use super::stopwatch::{Figures, Stopwatch};
@@ -61,7 +61,7 @@ pub(super) fn measure(args: &TurnArgs) -> Result<Cycles, LoadError> {
         user: args.login(),
         server: args.server,
         peer: SocketAddr::new(ip, PEER_PORT),
-        net: Net::new()?,
+        net: Net::new(Receive::Datagrams)?,
         ids: Ids::new()?,
         slots: Vec::new(),
         completed: 0,
@@ -96,7 +96,7 @@ impl Run<'_> {
                 next_check = watch.elapsed() + CHECK;
             }
             self.go_on(&watch)?;
-            if let Some(figures) = watch.lap(self.completed)? {
+            if let Some(figures) = watch.lap(|| Ok(self.completed))? {
                 return Ok(figures);
             }
         }

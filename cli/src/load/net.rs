@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
@@ -9,12 +10,25 @@ use net_io::{BindOptions, Datagram, RecvBatch, SendBatch, UdpSocket};
 
 use super::LoadError;
 
-/// Datagrams a socket may have waiting; the system may give less.
+/// Bytes a socket may have waiting; the system may give less.
 const BUFFER: usize = 4 << 20;
+/// A few datagrams: the least that the system gives is more.
+const SMALL_BUFFER: usize = 1;
 /// What ours are at most, with headers.
 const MAX_PACKET: usize = 2048;
 /// Errors that a socket may tell of in one turn before the others are looked at.
 const MOST_ERRORS: usize = 8;
+
+/// How sockets receive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receive {
+    /// Everything, one by one.
+    Datagrams,
+    /// Everything, trains as the system has them; bursts leave as trains too.
+    Trains,
+    /// A sample: what is not read soon is dropped, and counted, by the system.
+    Sample,
+}
 
 /// Sockets, numbered in the order they were made.
 #[derive(Debug)]
@@ -22,7 +36,10 @@ pub(crate) struct Net {
     poll: Poll,
     events: Events,
     batch: RecvBatch,
+    receive: Receive,
     sockets: Vec<UdpSocket>,
+    /// What was read of each.
+    read: Vec<u64>,
     out: SendBatch,
     /// The socket that `out` leaves from.
     out_of: usize,
@@ -31,12 +48,19 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new() -> Result<Self, LoadError> {
+    pub(crate) fn new(receive: Receive) -> Result<Self, LoadError> {
+        let slot = if receive == Receive::Trains {
+            net_io::MAX_DATAGRAM
+        } else {
+            MAX_PACKET
+        };
         Ok(Self {
             poll: Poll::new().map_err(LoadError::Poll)?,
             events: Events::with_capacity(256),
-            batch: RecvBatch::new(net_io::MAX_BATCH, MAX_PACKET),
+            batch: RecvBatch::new(net_io::MAX_BATCH, slot),
+            receive,
             sockets: Vec::new(),
+            read: Vec::new(),
             out: SendBatch::new(),
             out_of: 0,
             unsent: 0,
@@ -48,6 +72,7 @@ impl Net {
         let number = self.sockets.len();
         let socket = self.bind(ip, number)?;
         self.sockets.push(socket);
+        self.read.push(0);
         Ok(number)
     }
 
@@ -62,9 +87,12 @@ impl Net {
 
     fn bind(&self, ip: IpAddr, number: usize) -> Result<UdpSocket, LoadError> {
         let address = SocketAddr::new(ip, 0);
+        let is_sample = self.receive == Receive::Sample;
         let options = BindOptions {
-            recv_buffer: Some(BUFFER),
+            recv_buffer: Some(if is_sample { SMALL_BUFFER } else { BUFFER }),
             send_buffer: Some(BUFFER),
+            receive_trains: self.receive == Receive::Trains,
+            send_trains: self.receive == Receive::Trains,
             ..BindOptions::default()
         };
         let named = |error| LoadError::Bind { address, error };
@@ -108,6 +136,42 @@ impl Net {
         self.unsent
     }
 
+    /// Takes the few datagrams that wait on one socket; how many they were.
+    pub(crate) fn sample(
+        &mut self,
+        number: usize,
+        mut take: impl FnMut(usize, Datagram<'_>),
+    ) -> usize {
+        let Some(socket) = self.sockets.get(number) else {
+            return 0;
+        };
+        // An error is an ICMP error of something sent before: nothing was taken.
+        let received = socket.recv_batch(&mut self.batch).unwrap_or(0);
+        if received > 0 {
+            self.batch
+                .iter()
+                .for_each(|datagram| take(number, datagram));
+        }
+        count(&mut self.read, number, received);
+        received
+    }
+
+    /// Datagrams that ever came to these sockets, read or dropped by the system for want of room. Not to be asked of trains,
+    /// which the system drops as one.
+    pub(crate) fn arrived(&self, sockets: Range<usize>) -> Result<u64, LoadError> {
+        let mut sum = self
+            .read
+            .get(sockets.clone())
+            .unwrap_or_default()
+            .iter()
+            .sum();
+        for socket in self.sockets.get(sockets).unwrap_or_default() {
+            // The count wraps at 2^32, which no run reaches.
+            sum += u64::from(socket.drops_now().map_err(LoadError::Drops)?);
+        }
+        Ok(sum)
+    }
+
     /// Waits up to `timeout` and takes all that has come in.
     pub(crate) fn receive(
         &mut self,
@@ -132,6 +196,7 @@ impl Net {
                         self.batch
                             .iter()
                             .for_each(|datagram| take(number, datagram));
+                        count(&mut self.read, number, received);
                         if received < self.batch.capacity() {
                             break;
                         }
@@ -146,10 +211,49 @@ impl Net {
     }
 }
 
+fn count(read: &mut [u64], number: usize, received: usize) {
+    if let Some(read) = read.get_mut(number) {
+        *read += u64::try_from(received).unwrap_or(u64::MAX);
+    }
+}
+
 /// Any address of that one's family.
 pub(crate) fn unspecified(like: IpAddr) -> IpAddr {
     match like {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn what_is_not_read_is_counted_all_the_same() {
+        let mut net = Net::new(Receive::Sample).expect("a poll");
+        let (from, to) = (net.add(HOST).expect("bound"), net.add(HOST).expect("bound"));
+        let address = net.local_addr(to).expect("bound");
+        for round in 1..=2 {
+            for number in 0..100_u8 {
+                net.push(from, address, &[&[number; 100]]);
+            }
+            net.flush();
+            let mut taken = Vec::new();
+            let read = net.sample(to, |at, datagram| taken.push((at, datagram.bytes[0])));
+            assert!((1..50).contains(&read), "a small queue: {read}");
+            let first = (0..).map(|number| (to, number)).take(read);
+            assert_eq!(taken, first.collect::<Vec<_>>(), "those that came first");
+            assert_eq!(net.arrived(to..to + 1).expect("counts"), round * 100);
+        }
+        assert_eq!(
+            (net.unsent(), net.arrived(from..to).expect("counts")),
+            (0, 0)
+        );
+        assert_eq!(net.sample(to, |_, _| panic!("nothing waits")), 0);
+        assert_eq!(net.sample(7, |_, _| panic!("no such socket")), 0);
     }
 }

@@ -15,16 +15,16 @@ pub(crate) struct Relayed {
     pub(crate) clients: u16,
     pub(crate) size: u16,
     pub(crate) burst: u16,
+    pub(crate) wire: bool,
+    pub(crate) offload: bool,
     pub(crate) window: Option<u16>,
     pub(crate) rate: Option<u32>,
     pub(crate) seconds: f64,
     /// One way, while measured.
     pub(crate) relayed: u64,
     pub(crate) relayed_per_second: f64,
-    /// Given to the system to send, whole run; round trips with echo.
-    pub(crate) sent: u64,
-    /// Of those, what did not arrive.
-    pub(crate) lost: u64,
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
     /// The system would not send them.
     pub(crate) unsent: u64,
     pub(crate) out_of_order: u64,
@@ -33,7 +33,51 @@ pub(crate) struct Relayed {
     /// One way, with echo the round trip; only with a rate.
     pub(crate) latency_us: Option<Percentiles>,
     pub(crate) server_cpu_us_per_packet: Option<f64>,
+    pub(crate) server_busy: Option<f64>,
     pub(crate) load_busy: Option<f64>,
+}
+
+/// What became of the packets of a whole run.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Outcome {
+    /// Every packet was waited for.
+    Followed {
+        /// Given to the system to send; round trips with echo.
+        sent: u64,
+        /// Of those, what did not arrive.
+        lost: u64,
+    },
+    /// A flood: what the server has no time for is no loss.
+    Flood {
+        /// Given to the system to send.
+        offered: u64,
+        /// Of those, what did not arrive.
+        not_relayed: u64,
+        /// What was read of all that arrived, and found to be in its place unless it is among the foreign.
+        checked: u64,
+        /// Of what arrived the share that clients got; with both directions alone.
+        down_share: Option<f64>,
+    },
+}
+
+impl Outcome {
+    fn told(&self) -> String {
+        match self {
+            Self::Followed { sent, lost } => format!("{lost} of {sent} lost"),
+            Self::Flood {
+                offered,
+                not_relayed,
+                checked,
+                down_share,
+            } => {
+                let down = down_share.map_or_else(String::new, |share| {
+                    format!(", {:.0} % of the others to clients", share * 100.0)
+                });
+                format!("{not_relayed} of {offered} offered were not{down}; {checked} checked")
+            }
+        }
+    }
 }
 
 /// Allocation cycles.
@@ -46,6 +90,7 @@ pub(crate) struct Cycles {
     /// Refused or never answered, whole run.
     pub(crate) failed: u64,
     pub(crate) server_cpu_us_per_cycle: Option<f64>,
+    pub(crate) server_busy: Option<f64>,
     pub(crate) load_busy: Option<f64>,
 }
 
@@ -62,6 +107,7 @@ pub(crate) struct Bindings {
     pub(crate) wrong: u64,
     pub(crate) latency_us: Option<Percentiles>,
     pub(crate) server_cpu_us_per_answer: Option<f64>,
+    pub(crate) server_busy: Option<f64>,
     pub(crate) load_busy: Option<f64>,
 }
 
@@ -69,8 +115,11 @@ impl Relayed {
     /// As JSON and as text.
     pub(crate) fn told(&self) -> (String, String) {
         let mut text = format!(
-            "{:.0} packets/s relayed ({} in {:.1} s), {} of {} lost",
-            self.relayed_per_second, self.relayed, self.seconds, self.lost, self.sent
+            "{:.0} packets/s relayed ({} in {:.1} s), {}",
+            self.relayed_per_second,
+            self.relayed,
+            self.seconds,
+            self.outcome.told()
         );
         for (count, what) in [
             (self.foreign, "came to a flow that is not theirs"),
@@ -82,7 +131,11 @@ impl Relayed {
             }
         }
         text += &latency(self.latency_us);
-        text += &costs(self.server_cpu_us_per_packet, "packet", self.load_busy);
+        text += &costs(
+            self.server_cpu_us_per_packet,
+            "packet",
+            (self.server_busy, self.load_busy),
+        );
         (json(self), text)
     }
 }
@@ -96,6 +149,7 @@ impl Cycles {
             cycles_per_second: figures.per_second,
             failed,
             server_cpu_us_per_cycle: figures.server_cpu_us,
+            server_busy: figures.server_busy,
             load_busy: figures.load_busy,
         }
     }
@@ -106,7 +160,11 @@ impl Cycles {
             "{:.0} allocation cycles/s ({} in {:.1} s), {} failed",
             self.cycles_per_second, self.cycles, self.seconds, self.failed
         );
-        text += &costs(self.server_cpu_us_per_cycle, "cycle", self.load_busy);
+        text += &costs(
+            self.server_cpu_us_per_cycle,
+            "cycle",
+            (self.server_busy, self.load_busy),
+        );
         (json(self), text)
     }
 }
@@ -122,7 +180,11 @@ impl Bindings {
             text += &format!("\n{} wrong answers", self.wrong);
         }
         text += &latency(self.latency_us);
-        text += &costs(self.server_cpu_us_per_answer, "answer", self.load_busy);
+        text += &costs(
+            self.server_cpu_us_per_answer,
+            "answer",
+            (self.server_busy, self.load_busy),
+        );
         (json(self), text)
     }
 }
@@ -137,15 +199,21 @@ fn latency(told: Option<Percentiles>) -> String {
     })
 }
 
-fn costs(server: Option<f64>, each: &str, load: Option<f64>) -> String {
-    let server = server.map(|micros| format!("\nserver CPU: {micros:.2} us per {each}"));
-    let load = load.map(|busy| {
-        format!(
-            "\nthis process was busy for {:.0} % of the time",
-            busy * 100.0
-        )
-    });
-    server.unwrap_or_default() + &load.unwrap_or_default()
+fn costs(
+    server: Option<f64>,
+    each: &str,
+    (server_busy, load_busy): (Option<f64>, Option<f64>),
+) -> String {
+    let mut text = String::new();
+    if let Some(micros) = server {
+        text += &format!("\nserver CPU: {micros:.2} us per {each}");
+    }
+    for (who, busy) in [("server", server_busy), ("load", load_busy)] {
+        if let Some(busy) = busy {
+            text += &format!("\n{who} busy for {:.0} % of the time", busy * 100.0);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -164,11 +232,12 @@ mod tests {
             wrong: 0,
             latency_us: Some(Percentiles { p50: 40, p99: 90 }),
             server_cpu_us_per_answer: Some(2.3516),
+            server_busy: Some(0.5879),
             load_busy: Some(0.25),
         };
         let (json, text) = report.told();
         let expected = "250 answers/s (500 in 2.0 s), 10 of 510 lost\nlatency: median 40 us, 99 % within 90 us\n\
-                        server CPU: 2.35 us per answer\nthis process was busy for 25 % of the time";
+                        server CPU: 2.35 us per answer\nserver busy for 59 % of the time\nload busy for 25 % of the time";
         assert_eq!(text, expected);
         let parsed: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(parsed["latency_us"]["p99"], 90);

@@ -34,6 +34,8 @@ pub(crate) struct Figures {
     pub(crate) per_second: f64,
     /// CPU time of the server's process for each, in microseconds.
     pub(crate) server_cpu_us: Option<f64>,
+    /// How busy the server's process was: near 1 for each of its threads it was the limit.
+    pub(crate) server_busy: Option<f64>,
     /// How busy this process was: near 1 it was the limit, and not the server.
     pub(crate) load_busy: Option<f64>,
 }
@@ -58,13 +60,16 @@ impl Stopwatch {
         self.start.is_some()
     }
 
-    /// To be told all along how much was done in all; the figures when time is up.
-    pub(crate) fn lap(&mut self, done: u64) -> Result<Option<Figures>, LoadError> {
+    /// To be called all along; the figures when time is up. How much was done in all is asked at begin and end alone.
+    pub(crate) fn lap(
+        &mut self,
+        done: impl FnOnce() -> Result<u64, LoadError>,
+    ) -> Result<Option<Figures>, LoadError> {
         let at = self.elapsed();
         match self.start {
-            None if at >= WARM_UP => self.start = Some(self.mark(at, done)?),
+            None if at >= WARM_UP => self.start = Some(self.mark(at, done()?)?),
             Some(start) if at >= start.at + self.length => {
-                return Ok(Some(figures(start, self.mark(at, done)?)));
+                return Ok(Some(figures(start, self.mark(at, done()?)?)));
             }
             _ => {}
         }
@@ -100,6 +105,7 @@ fn figures(start: Mark, end: Mark) -> Figures {
         done,
         per_second: count / seconds,
         server_cpu_us: server.filter(|_| done > 0).map(|time| time * 1e6 / count),
+        server_busy: server.map(|time| time / seconds),
         load_busy: own.map(|time| time / seconds),
     }
 }
@@ -124,6 +130,7 @@ mod tests {
             done: 400_000,
             per_second: 200_000.0,
             server_cpu_us: Some(2.5),
+            server_busy: Some(0.5),
             load_busy: Some(0.5),
         };
         let told = figures(

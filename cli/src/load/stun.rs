@@ -8,7 +8,7 @@ use stun_wire::{Class, Message, MessageWriter, Method, TransactionId};
 
 use super::args::StunArgs;
 use super::flow::Flow;
-use super::net::{Net, unspecified};
+use super::net::{Net, Receive, unspecified};
 use super::report::Bindings;
 use super::sample::Sample;
 use super::stopwatch::Stopwatch;
@@ -34,7 +34,7 @@ struct Asker {
 
 /// Floods the server for as long as wanted.
 pub(super) fn measure(args: &StunArgs) -> Result<Bindings, LoadError> {
-    let mut net = Net::new()?;
+    let mut net = Net::new(Receive::Datagrams)?;
     let socket = net.add(unspecified(args.server.ip()))?;
     let mut asker = Asker {
         run: Ids::new()?.run,
@@ -54,7 +54,7 @@ pub(super) fn measure(args: &StunArgs) -> Result<Bindings, LoadError> {
             asker.flow.give_up_if_stalled();
             next_check = watch.elapsed() + STALL;
         }
-        if let Some(figures) = watch.lap(asker.flow.received())? {
+        if let Some(figures) = watch.lap(|| Ok(asker.flow.received()))? {
             break figures;
         }
     };
@@ -76,6 +76,7 @@ pub(super) fn measure(args: &StunArgs) -> Result<Bindings, LoadError> {
         wrong: asker.wrong,
         latency_us: asker.latency.percentiles(),
         server_cpu_us_per_answer: figures.server_cpu_us,
+        server_busy: figures.server_busy,
         load_busy: figures.load_busy,
     })
 }

@@ -6,7 +6,10 @@
 //!            client 2 ──┘                   └─ relayed address 2 ──┘
 //! ```
 //!
-//! With `--pairs` there is no peer: clients 0 and 1 send to each other's relayed address, and so on.
+//! With `--pairs` there is no peer: clients 0 and 1 send to each other's relayed address, and so on. `flood.rs` offers more
+//! than the server takes; all else here follows each packet.
+
+mod flood;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -17,13 +20,14 @@ use stun_wire::{Class, Message};
 
 use super::args::{Direction, Framing, TurnArgs};
 use super::flow::Flow;
-use super::net::{Net, unspecified};
+use super::net::{Net, Receive, unspecified};
 use super::packet::{self, CHANNEL, STAMP_LEN, Stamp};
-use super::report::Relayed;
+use super::report::{Outcome, Relayed};
 use super::sample::Sample;
 use super::session::{Session, Step};
 use super::stopwatch::{Figures, Stopwatch};
-use super::{Ids, LoadError, ask};
+use super::wire::Wire;
+use super::{Ids, LoadError, RETRANSMISSIONS, ask};
 
 /// A flow without progress for so long has lost what is in flight.
 const STALL: Duration = Duration::from_millis(100);
@@ -65,6 +69,10 @@ struct Run<'a> {
     ids: Ids,
     sessions: Vec<Session>,
     traffic: Traffic,
+    /// With `--wire`, by which flows leave.
+    wire: Option<Wire>,
+    /// What came of a flood.
+    flood: Option<flood::Tally>,
     /// Scratch for payload and indication.
     payload: Vec<u8>,
     framed: Vec<u8>,
@@ -87,7 +95,13 @@ struct Traffic {
 /// Relays packets for as long as wanted; the allocations end with it.
 pub(super) fn measure(args: &TurnArgs) -> Result<Relayed, LoadError> {
     let mut run = Run::new(args)?;
-    let outcome = run.set_up().and_then(|()| run.drive());
+    let outcome = run.set_up().and_then(|()| {
+        if args.is_flood() {
+            run.flood()
+        } else {
+            run.drive()
+        }
+    });
     run.release();
     let figures = outcome?;
     Ok(run.report(figures))
@@ -95,9 +109,14 @@ pub(super) fn measure(args: &TurnArgs) -> Result<Relayed, LoadError> {
 
 impl<'a> Run<'a> {
     fn new(args: &'a TurnArgs) -> Result<Self, LoadError> {
-        if args.pairs && !args.clients.is_multiple_of(2) {
-            return Err(LoadError::OddPairs);
-        }
+        check(args)?;
+        let receive = if args.is_flood() {
+            Receive::Sample
+        } else if args.offload {
+            Receive::Trains
+        } else {
+            Receive::Datagrams
+        };
         let ids = Ids::new()?;
         let traffic = Traffic {
             run: ids.run,
@@ -112,10 +131,12 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             args,
-            net: Net::new()?,
+            net: Net::new(receive)?,
             ids,
             sessions: Vec::new(),
             traffic,
+            wire: None,
+            flood: None,
             payload: vec![0; args.size.into()],
             framed: Vec::new(),
         })
@@ -154,7 +175,60 @@ impl<'a> Run<'a> {
             });
         }
         self.traffic.routes = routes(args);
+        if args.wire {
+            self.set_up_wire()?;
+        }
         Ok(())
+    }
+
+    /// A frame for each route, when the system knows the neighbours that they lead through.
+    fn set_up_wire(&mut self) -> Result<(), LoadError> {
+        let ends = self
+            .traffic
+            .routes
+            .iter()
+            .map(|route| (route.from, route.client));
+        let ends: Vec<_> = ends.collect();
+        if ends.iter().any(|(from, _)| *from == End::Peer) {
+            self.introduce_peer()?;
+        }
+        let mut wire = Wire::default();
+        for (from, client) in ends {
+            let Some((number, to)) = self.path(from, client) else {
+                continue;
+            };
+            let Some(local) = self.net.local_addr(number) else {
+                continue;
+            };
+            let mut datagram = Vec::new();
+            let stamp = self.frame_into(&mut datagram, from);
+            wire.add(local, to, (&datagram, stamp))?;
+        }
+        self.wire = Some(wire);
+        Ok(())
+    }
+
+    /// One packet through the relay from the peer's own socket: on its way the system learns who is next.
+    fn introduce_peer(&mut self) -> Result<(), LoadError> {
+        let (client, server) = (0, self.args.server);
+        let Some((number, to)) = self.path(End::Peer, client) else {
+            return Err(LoadError::NoPeer);
+        };
+        for patience in RETRANSMISSIONS {
+            self.net.push(number, to, &[&self.payload]);
+            self.net.flush();
+            let began = net_io::clock::mono();
+            while let Some(left) = patience.checked_sub(began.elapsed()) {
+                let mut arrived = false;
+                self.net.receive(left, |at, datagram| {
+                    arrived |= at == client && datagram.from == server;
+                })?;
+                if arrived {
+                    return Ok(());
+                }
+            }
+        }
+        Err(LoadError::WirePeer(to))
     }
 
     /// The peer's socket has the number behind the last client's.
@@ -213,7 +287,7 @@ impl<'a> Run<'a> {
                 }
                 next_check = watch.elapsed() + STALL;
             }
-            if let Some(figures) = watch.lap(self.relayed())? {
+            if let Some(figures) = watch.lap(|| Ok(self.relayed()))? {
                 break figures;
             }
         };
@@ -241,7 +315,7 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        self.net.flush();
+        self.flush();
         if sent == 0 { STALL / 5 } else { Duration::ZERO }
     }
 
@@ -256,7 +330,7 @@ impl<'a> Run<'a> {
             pace.sent += burst;
             now += burst;
         }
-        self.net.flush();
+        self.flush();
         let wait = time_of(pace.sent + burst, rate).saturating_sub(watch.elapsed());
         if wait < GRAIN {
             Duration::ZERO
@@ -278,39 +352,64 @@ impl<'a> Run<'a> {
                 sent,
             };
             let (from, client) = (route.from, route.client);
-            self.send(from, client, stamp);
+            match &mut self.wire {
+                Some(wire) => wire.push(number, &stamp),
+                None => self.send(from, client, stamp),
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.net.flush();
+        if let Some(wire) = &mut self.wire {
+            wire.flush();
         }
     }
 
     fn send(&mut self, from: End, client: usize, stamp: Stamp) {
+        let Some((number, to)) = self.path(from, client) else {
+            return;
+        };
         if let Some(head) = self.payload.first_chunk_mut::<STAMP_LEN>() {
             *head = stamp.bytes();
         }
+        let mut framed = std::mem::take(&mut self.framed);
+        self.frame_into(&mut framed, from);
+        self.net.push(number, to, &[&framed]);
+        self.framed = framed;
+    }
+
+    /// The socket that an end sends from, and where to.
+    fn path(&self, from: End, client: usize) -> Option<(usize, SocketAddr)> {
+        let clients = &self.traffic.clients;
         match from {
-            End::Peer => {
-                let number = self.traffic.clients.len();
-                if let Some(client) = self.traffic.clients.get(client) {
-                    self.net.push(number, client.relayed, &[&self.payload]);
-                }
+            End::Peer => Some((clients.len(), clients.get(client)?.relayed)),
+            End::Client(number) => Some((number, self.args.server)),
+        }
+    }
+
+    /// The payload as that end sends it, in `out`, which is emptied first; where in it the payload begins.
+    fn frame_into(&self, out: &mut Vec<u8>, from: End) -> usize {
+        out.clear();
+        let client = match from {
+            End::Client(number) => self.traffic.clients.get(number),
+            End::Peer => None,
+        };
+        match (client, self.args.framing) {
+            (None, _) => {}
+            (Some(_), Framing::Channel) => {
+                let header = ChannelData::header(CHANNEL, self.payload.len())
+                    .expect("a size of at most 1400 fits into 16 bits");
+                out.extend_from_slice(&header);
             }
-            End::Client(number) => {
-                let Some(client) = self.traffic.clients.get(number) else {
-                    return;
-                };
-                match self.args.framing {
-                    Framing::Channel => {
-                        let header = ChannelData::header(CHANNEL, self.payload.len())
-                            .expect("a size of at most 1400 fits into 16 bits");
-                        self.net
-                            .push(number, self.args.server, &[&header, &self.payload]);
-                    }
-                    Framing::Send => {
-                        packet::write_send_indication(&mut self.framed, client.peer, &self.payload);
-                        self.net.push(number, self.args.server, &[&self.framed]);
-                    }
-                }
+            (Some(client), Framing::Send) => {
+                packet::write_send_indication(out, client.peer, &self.payload);
+                // DATA is the last attribute, padded to words (RFC 8489 section 14).
+                return out.len() - self.payload.len().next_multiple_of(4);
             }
         }
+        out.extend_from_slice(&self.payload);
+        out.len() - self.payload.len()
     }
 
     fn receive(&mut self, patience: Duration, watch: &Stopwatch) -> Result<(), LoadError> {
@@ -352,7 +451,15 @@ impl<'a> Run<'a> {
 
     fn report(self, figures: Figures) -> Relayed {
         let args = self.args;
-        let unsent = self.net.unsent();
+        let unsent = self.net.unsent() + self.wire.as_ref().map_or(0, Wire::unsent);
+        let outcome = self.flood.as_ref().map_or_else(
+            || Outcome::Followed {
+                sent: self.sum(Flow::sent),
+                lost: self.sum(Flow::missing).saturating_sub(unsent),
+            },
+            |tally| tally.outcome(self.sum(Flow::sent).saturating_sub(unsent)),
+        );
+        let is_followed = self.flood.is_none();
         Relayed {
             direction: args.direction,
             framing: args.framing,
@@ -360,18 +467,20 @@ impl<'a> Run<'a> {
             clients: args.clients,
             size: args.size,
             burst: args.burst,
-            window: args.rate.is_none().then_some(args.window),
+            wire: args.wire,
+            offload: args.offload,
+            window: (is_followed && args.rate.is_none()).then_some(args.window),
             rate: args.rate,
             seconds: figures.seconds,
             relayed: figures.done,
             relayed_per_second: figures.per_second,
-            sent: self.sum(Flow::sent),
-            lost: self.sum(Flow::missing).saturating_sub(unsent),
+            outcome,
             unsent,
             out_of_order: self.sum(Flow::out_of_order),
             foreign: self.traffic.foreign,
             latency_us: self.traffic.latency.percentiles(),
             server_cpu_us_per_packet: figures.server_cpu_us,
+            server_busy: figures.server_busy,
             load_busy: figures.load_busy,
         }
     }
@@ -428,36 +537,59 @@ fn is_answer(bytes: &[u8]) -> bool {
             .is_ok_and(|message| matches!(message.class(), Class::Success | Class::Error))
 }
 
-/// A flow for each client, or for each pair.
+/// What cannot be seen from one option alone.
+fn check(args: &TurnArgs) -> Result<(), LoadError> {
+    if args.pairs && !args.clients.is_multiple_of(2) {
+        return Err(LoadError::OddPairs);
+    }
+    if args.wire && args.direction == Direction::Echo {
+        return Err(LoadError::WireEcho);
+    }
+    if args.wire && args.server.is_ipv6() {
+        return Err(LoadError::WireFamily(args.server.ip()));
+    }
+    if args.offload && !cfg!(target_os = "linux") {
+        return Err(LoadError::Offload);
+    }
+    Ok(())
+}
+
+/// A flow for each client, or for each pair; with both directions one each way.
 fn routes(args: &TurnArgs) -> Vec<Route> {
     let clients = usize::from(args.clients);
-    let flows = if args.pairs { clients / 2 } else { clients };
+    let ends = if args.pairs { clients / 2 } else { clients };
+    let ways: &[bool] = match args.direction {
+        Direction::Up | Direction::Echo => &[true],
+        Direction::Down => &[false],
+        Direction::Both => &[true, false],
+    };
     let burst = usize::from(args.burst);
-    let share = (usize::from(args.window) / flows.max(1)).max(burst);
-    let window = if args.rate.is_some() {
+    let share = (usize::from(args.window) / (ends * ways.len()).max(1)).max(burst);
+    let window = if args.rate.is_some() || args.is_flood() {
         u64::MAX
     } else {
         u64::try_from(share).unwrap_or(1)
     };
-    let route = |number: usize| {
+    let route = |number: usize, is_up: bool| {
         let (client, other) = if args.pairs {
             (2 * number, End::Client(2 * number + 1))
         } else {
             (number, End::Peer)
         };
-        let (from, to) = match args.direction {
-            Direction::Up | Direction::Echo => (End::Client(client), other),
-            Direction::Down => (other, End::Client(client)),
+        let (from, to) = if is_up {
+            (End::Client(client), other)
+        } else {
+            (other, End::Client(client))
         };
-        let flow = Flow::new(window);
         Route {
-            flow,
+            flow: Flow::new(window),
             from,
             to,
             client,
         }
     };
-    (0..flows).map(route).collect()
+    let each_way = |number| ways.iter().map(move |is_up| route(number, *is_up));
+    (0..ends).flat_map(each_way).collect()
 }
 
 /// How far an even rate has come.

@@ -5,7 +5,7 @@
 //! address it is told, so that a socket bound to a wildcard answers as the address that was asked.
 //! On Linux one system call moves a batch (`recvmmsg`, `sendmmsg`); elsewhere the portable back end
 //! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`
-//! and below it, and in `memory.rs`.
+//! and below it, in `wire/linux.rs` and in `memory.rs`.
 //!
 //! Read `udp.rs` (the socket), `batch.rs` (what goes in and out), then a back end.
 
@@ -18,6 +18,7 @@ pub mod proxy;
 mod steering;
 pub mod tcp;
 pub mod udp;
+pub mod wire;
 
 pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, MAX_SEND, RecvBatch, SendBatch, SendReport};
 pub use filter::Form;

@@ -201,6 +201,19 @@ impl UdpSocket {
         self.overflow_total.load(Ordering::Relaxed)
     }
 
+    /// The same count as [`overflow_drops`](Self::overflow_drops), but as it is at this moment; it wraps. Every datagram for
+    /// this socket is either received or counted here, so that one who only wants to know how many came need not
+    /// receive them. Linux only.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn drops_now(&self) -> io::Result<u32> {
+        #[cfg(target_os = "linux")]
+        return linux::drops(&self.inner);
+        #[cfg(not(target_os = "linux"))]
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+
     /// Whether datagrams leave with the Don't Fragment bit; path MTU discovery is off either way.
     ///
     /// Without it (as bound) the system and routers may fragment. With it a datagram longer than

@@ -128,3 +128,64 @@ fn an_even_rate_is_due_when_it_is() {
     assert_eq!(time_of(3, 3), second);
     assert!(due_by(time_of(1, 3), 3) >= 1);
 }
+
+#[test]
+fn both_directions_take_turns_and_share_the_window() {
+    let ends = |options| {
+        let routes = routes(&args(options)).into_iter();
+        routes
+            .map(|route| (route.from, route.to))
+            .collect::<Vec<_>>()
+    };
+    let client = End::Client;
+    assert_eq!(
+        ends("--clients 2 --direction both"),
+        [
+            (client(0), End::Peer),
+            (End::Peer, client(0)),
+            (client(1), End::Peer),
+            (End::Peer, client(1)),
+        ]
+    );
+    assert_eq!(
+        ends("--clients 2 --pairs --direction both"),
+        [(client(0), client(1)), (client(1), client(0))]
+    );
+    let shared = routes(&args("--clients 16 --window 128 --direction both"));
+    assert_eq!(shared[0].flow.room(), 4);
+}
+
+#[test]
+fn a_flood_has_no_window() {
+    assert!(args("--wire").is_flood());
+    assert!(!args("--wire --rate 5").is_flood());
+    assert_eq!(routes(&args("--wire"))[0].flow.room(), u64::MAX);
+}
+
+#[test]
+fn the_stamp_is_where_a_frame_has_its_payload() {
+    for (options, from) in [
+        ("--clients 2", End::Client(1)),
+        ("--clients 2 --framing send --size 101", End::Client(1)),
+        ("--clients 2 --direction down", End::Peer),
+    ] {
+        let args = args(options);
+        let mut run = Run::new(&args).expect("nothing is sent yet");
+        run.traffic = traffic(options);
+        run.payload[..STAMP_LEN].copy_from_slice(&stamp(1).bytes());
+        let mut datagram = Vec::new();
+        let at = run.frame_into(&mut datagram, from);
+        assert_eq!(Stamp::parse(&datagram[at..]), Some(stamp(1)), "{options}");
+    }
+}
+
+#[test]
+fn what_cannot_be_flooded_is_refused_before_anything_is_sent() {
+    let refusal = |options| check(&args(options)).expect_err("refused").to_string();
+    assert!(refusal("--wire --direction echo").contains("--direction echo"));
+    assert!(refusal("--pairs --clients 3").contains("--pairs"));
+    let mut six = args("--wire");
+    six.server = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 3478));
+    let error = check(&six).expect_err("refused").to_string();
+    assert!(error.contains("IPv4"), "{error}");
+}

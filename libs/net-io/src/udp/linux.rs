@@ -1,7 +1,8 @@
 //! The Linux back end: `recvmmsg` and `sendmmsg`, destination addresses, overflow counts, trains in
 //! (`UDP_GRO`) and out (`UDP_SEGMENT`).
 //!
-//! The crate's only `unsafe`, with `error_queue.rs` below it. Header arrays live on the stack of one call and point into memory
+//! With `error_queue.rs` below it, `wire/linux.rs` and `memory.rs` the crate's only `unsafe`. Header arrays live
+//! on the stack of one call and point into memory
 //! that is borrowed for that call; nothing keeps a pointer.
 
 #![expect(
@@ -143,7 +144,7 @@ pub(crate) fn attach_reuseport_program(
     }
 }
 
-fn set_option(fd: RawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+pub(crate) fn set_option(fd: RawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: `value` lives through the call and its size is the one given; a stale `fd` is an
     // error result, not undefined behaviour.
     let result = unsafe {
@@ -159,6 +160,32 @@ fn set_option(fd: RawFd, level: c_int, name: c_int, value: c_int) -> io::Result<
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Datagrams dropped so far for want of room in the socket's queue or by its filter.
+pub(super) fn drops(socket: &impl AsRawFd) -> io::Result<u32> {
+    // Of newer systems there may be more; the option then gives the first ones.
+    const COUNTERS: usize = libc::SK_MEMINFO_DROPS as usize + 1;
+    let mut counters = [0_u32; COUNTERS];
+    let mut len = size_of_val(&counters) as libc::socklen_t;
+    // SAFETY: counters and length live through the call, which writes at most as many bytes as the length says.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            counters.as_mut_ptr().cast::<c_void>(),
+            &raw mut len,
+        )
+    };
+    let [.., drops] = counters;
+    if result != 0 {
+        Err(io::Error::last_os_error())
+    } else if len as usize == size_of_val(&counters) {
+        Ok(drops)
+    } else {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -637,7 +664,7 @@ fn past_errors(socket: &UdpSocket, mut call: impl FnMut() -> c_int) -> io::Resul
 }
 
 /// Runs `call` until a signal does not interrupt it; a negative result becomes the error.
-fn retry_interrupted(mut call: impl FnMut() -> c_int) -> io::Result<usize> {
+pub(crate) fn retry_interrupted(mut call: impl FnMut() -> c_int) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {
             Ok(count) => return Ok(count),

@@ -319,6 +319,7 @@ fn overflow_of_the_receive_queue_is_counted() {
     let server = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &small).unwrap();
     let client = socket("127.0.0.1:0", Backend::Native);
     assert_eq!(server.overflow_drops(), 0);
+    assert_eq!(server.drops_now().unwrap(), 0);
     let payload = [0; 1000];
     let mut batch = SendBatch::new();
     for _ in 0..2 {
@@ -337,6 +338,8 @@ fn overflow_of_the_receive_queue_is_counted() {
         }
         taken += count;
     }
+    let dropped = 2 * MAX_BATCH - taken;
+    assert_eq!(usize::try_from(server.drops_now().unwrap()), Ok(dropped));
     assert!(batch.push(server.local_addr(), ANY, &[b"after"]));
     assert_eq!(client.send_batch(&mut batch).sent, 1);
     assert_eq!(server.recv_batch(&mut into).unwrap(), 1);
