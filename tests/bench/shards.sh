@@ -69,46 +69,41 @@ ticks() {
     done
 }
 
-# measure WORK THREADS PORT PID: a load from each of the two addresses at once; with half the packets from one of them alone.
+# measure WORK THREADS PORT PID: a load from each of the two addresses at once.
 measure() {
-    local number before after shares sources=(0 1) of=() options=(--rate "$((rate / 2))" --clients 32)
+    local number before after shares of=() options=()
     case $1 in
-        packets) ;;
-        half) sources=(0) ;;
+        flood) options=(--window 64 --clients 32) ;;
+        paced) options=(--rate "$((rate / 2))" --clients 32) ;;
         allocations) options=(--allocations --clients 8) ;;
     esac
     busy "$2" >/dev/null
     before=$(ticks "$4")
-    rm -f "$dir"/load?
-    for number in "${sources[@]}"; do
+    for number in 0 1; do
         load turn --server "${servers[$number]}:$3" --user "$user" --password "$password" --peer-bind "$peer_net.254" \
             --seconds "$seconds" --server-pid "$4" "${options[@]}" >"$dir/load$number" 2>"$dir/error$number" &
         of+=($!)
     done
-    for number in "${sources[@]}"; do
+    for number in 0 1; do
         wait "${of[$number]}" || die "$1 on $2 shards: $(cat "$dir/error$number")"
     done
     after=$(ticks "$4")
     shares=$(busy "$2")
     awk -v work="$1" -v threads="$2" -v before="$before" -v after="$after" -v shares="$shares" \
         -v done0="$(count 0)" -v done1="$(count 1)" -v cost0="$(cost 0)" -v cost1="$(cost 1)" \
-        -v seconds0="$(value seconds 0)" -v seconds1="$(value seconds 1)" -v sources="${#sources[@]}" \
+        -v seconds0="$(value seconds 0)" -v seconds1="$(value seconds 1)" \
         -v lost="$(($(lost 0) + $(lost 1)))" 'BEGIN {
             split(before, b); n = split(after, a)
             for (i = 1; i <= n; i++) threads_used = threads_used (i > 1 ? "+" : "") (a[i] - b[i]) * 10
             gsub(/ +$/, "", shares); gsub(/ /, "+", shares)
             # Each load tells the time of the whole process for its own packets: the same time twice.
-            cpu = (cost0 * done0 + cost1 * done1) / sources
-            print work, threads, done0 / seconds0 + (sources > 1 ? done1 / seconds1 : 0), cpu / (done0 + done1), lost, threads_used, shares
+            cpu = (cost0 * done0 + cost1 * done1) / 2
+            print work, threads, done0 / seconds0 + done1 / seconds1, cpu / (done0 + done1), lost, threads_used, shares
         }' >>"$dir/results"
 }
 
-# value NAME NUMBER: of the report of that load; 0 if there was none.
-value() {
-    local found
-    found=$(field "$1" "$(cat "$dir/load$2" 2>/dev/null || true)" || true)
-    echo "${found:-0}"
-}
+# value NAME NUMBER: of the report of that load.
+value() { field "$1" "$(<"$dir/load$2")"; }
 count() { value '\(relayed\|cycles\)' "$1"; }
 cost() { value 'server_cpu_us_per_[a-z]*' "$1"; }
 lost() { value '\(lost\|failed\)' "$1"; }
@@ -155,11 +150,12 @@ start_turn 2 3479 57344-65535
 two=$started
 : >"$dir/results"
 for run in $(seq "$runs"); do
-    for work in packets half allocations; do
+    for work in flood paced allocations; do
         [ "$SECONDS" -lt "$limit" ] || { echo "shards.sh: out of time in run $run" >&2; break 2; }
         measure "$work" 1 3478 "$one"
-        [ "$work" = half ] || measure "$work" 2 3479 "$two"
+        measure "$work" 2 3479 "$two"
     done
 done
-sort -s -k1,1r -k2,2 -o "$dir/results" "$dir/results"
+sort -s -k2,2 -o "$dir/results" "$dir/results"
+sort -s -k1,1r -o "$dir/results" "$dir/results"
 table

@@ -3,7 +3,7 @@
 # allow a process fewer and do not let the limit be raised. Needs no root. Needs Debian's user-mode-linux, kmod, iproute2, util-linux
 # and our programs, some 4 GiB of memory, and minutes: one core, and every system call is dear.
 #
-#     cargo build --release -p rallypoint -p turn-relay
+#     cargo build --release -p rallypoint && cargo build --release -p turn-relay
 #     tests/bench/uml.sh [DIRECTORY OF THE PROGRAMS]          (target/release)
 #
 # ROWS as for memory.sh; after LIMIT (900) seconds all of it is ended.
