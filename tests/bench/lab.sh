@@ -5,6 +5,8 @@ server_ns=rp-bench-$$-server
 load_ns=rp-bench-$$-load
 dir=$(mktemp -d)
 pids=()
+# What the load is run by.
+on_load=()
 # Open files that a process can be allowed.
 files=200000
 prlimit --nofile="$files:$files" true 2>/dev/null || files=$(ulimit -Hn)
@@ -73,7 +75,7 @@ clean_up() {
 }
 
 load() {
-    ip netns exec "$load_ns" prlimit --nofile="$files:$files" timeout 150 "$programs/rallypoint" load "$@" --json
+    ip netns exec "$load_ns" "${on_load[@]}" prlimit --nofile="$files:$files" timeout 300 "$programs/rallypoint" load "$@" --json
 }
 
 # await_listener PORT: until the server has bound it. Nothing is sent, so that a server yet untouched stays so.

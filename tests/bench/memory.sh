@@ -2,7 +2,7 @@
 # Measures what allocations cost in memory, ours and coturn's, and what is left of it when they have ended, and prints a table in
 # Markdown. Needs root, iproute2, coturn, util-linux and our programs:
 #
-#     cargo build --release -p rallypoint -p turn-relay
+#     cargo build --release -p rallypoint && cargo build --release -p turn-relay
 #     tests/bench/memory.sh [DIRECTORY OF THE PROGRAMS]          (target/release)
 #
 # ROWS picks rows, as server:threads:allocations; after LIMIT (180) seconds no further one is begun. README.md beside this says

@@ -66,9 +66,10 @@ mod glibc {
         /// Larger blocks have pages of their own. glibc moves this by itself until one of these is set, and batches to be sent
         /// should not be made of new pages each time.
         const OWN_PAGES: libc::c_int = 1 << 20;
+        /// What may be free behind the last block before it is given back with no call of ours; twice the other, as glibc has it.
+        const BEHIND: libc::c_int = 2 * OWN_PAGES;
         /// glibc's own: what an arena grows by.
         const PAD: libc::c_int = 128 << 10;
-        const NEVER: libc::c_int = libc::c_int::MAX;
 
         let large = std::hint::black_box(Vec::<u8>::with_capacity(LARGE));
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +83,7 @@ mod glibc {
         drop(large);
         // SAFETY: as above.
         unsafe {
-            libc::mallopt(libc::M_TRIM_THRESHOLD, NEVER);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, BEHIND);
             libc::mallopt(libc::M_TOP_PAD, PAD);
         }
     }
