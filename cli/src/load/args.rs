@@ -29,8 +29,8 @@ pub enum Target {
     /// at any time, or as many are sent a second as --rate says. Whatever was lost, or came to another flow than its own,
     /// is counted.
     ///
-    /// With --wire and without --rate it is a flood: a quarter more is offered than comes through, so that the server
-    /// always has more to do than it can, at little cost here. Few of the packets that arrive are then read and checked,
+    /// With --wire and without --rate it is a flood: a sixteenth more is offered than comes through, so that the
+    /// server always has more to do than it can, at little cost here. Few of the packets that arrive are then read and checked,
     /// from each socket in turn; the others are counted by the system, which drops them at the socket they came to.
     Turn(TurnArgs),
     /// Hold many allocations on a TURN server at once and tell what they cost its memory

@@ -8,7 +8,7 @@ use std::time::Duration;
 use stun_wire::TransactionId;
 
 use super::args::TurnArgs;
-use super::net::{Net, Receive, unspecified};
+use super::net::{Net, unspecified};
 use super::report::Cycles;
 use super::session::{Session, SessionError, Step, User};
 use super::stopwatch::{Figures, Stopwatch};
@@ -61,7 +61,7 @@ pub(super) fn measure(args: &TurnArgs) -> Result<Cycles, LoadError> {
         user: args.login(),
         server: args.server,
         peer: SocketAddr::new(ip, PEER_PORT),
-        net: Net::new(Receive::Datagrams)?,
+        net: Net::new()?,
         ids: Ids::new()?,
         slots: Vec::new(),
         completed: 0,

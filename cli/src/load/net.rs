@@ -48,7 +48,11 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new(receive: Receive) -> Result<Self, LoadError> {
+    pub(crate) fn new() -> Result<Self, LoadError> {
+        Self::receiving(Receive::Datagrams)
+    }
+
+    pub(crate) fn receiving(receive: Receive) -> Result<Self, LoadError> {
         let slot = if receive == Receive::Trains {
             net_io::MAX_DATAGRAM
         } else {
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_not_read_is_counted_all_the_same() {
-        let mut net = Net::new(Receive::Sample).expect("a poll");
+        let mut net = Net::receiving(Receive::Sample).expect("a poll");
         let (from, to) = (net.add(HOST).expect("bound"), net.add(HOST).expect("bound"));
         let address = net.local_addr(to).expect("bound");
         for round in 1..=2 {

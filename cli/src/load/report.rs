@@ -52,7 +52,9 @@ pub(crate) enum Outcome {
     Flood {
         /// Given to the system to send.
         offered: u64,
-        /// Of those, what did not arrive.
+        /// What came to the sockets, whoever sent it: more than was offered would be something else.
+        arrived: u64,
+        /// Of what was offered, what did not arrive.
         not_relayed: u64,
         /// What was read of all that arrived, and found to be in its place unless it is among the foreign.
         checked: u64,
@@ -70,6 +72,7 @@ impl Outcome {
                 not_relayed,
                 checked,
                 down_share,
+                ..
             } => {
                 let down = down_share.map_or_else(String::new, |share| {
                     format!(", {:.0} % of the others to clients", share * 100.0)

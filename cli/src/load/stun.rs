@@ -8,7 +8,7 @@ use stun_wire::{Class, Message, MessageWriter, Method, TransactionId};
 
 use super::args::StunArgs;
 use super::flow::Flow;
-use super::net::{Net, Receive, unspecified};
+use super::net::{Net, unspecified};
 use super::report::Bindings;
 use super::sample::Sample;
 use super::stopwatch::Stopwatch;
@@ -34,7 +34,7 @@ struct Asker {
 
 /// Floods the server for as long as wanted.
 pub(super) fn measure(args: &StunArgs) -> Result<Bindings, LoadError> {
-    let mut net = Net::new(Receive::Datagrams)?;
+    let mut net = Net::new()?;
     let socket = net.add(unspecified(args.server.ip()))?;
     let mut asker = Asker {
         run: Ids::new()?.run,

@@ -31,8 +31,9 @@ use super::{Ids, LoadError, RETRANSMISSIONS, ask};
 
 /// A flow without progress for so long has lost what is in flight.
 const STALL: Duration = Duration::from_millis(100);
-/// Packets sent before arrivals are looked at.
+/// Packets sent before arrivals are looked at, or bursts if those are more.
 const MOST_AT_ONCE: u64 = 64;
+const MOST_BURSTS_AT_ONCE: u64 = 8;
 /// For the last packets.
 const DRAIN: Duration = Duration::from_millis(500);
 /// Before a packet is due, waiting is left to the system only down to its granularity; the rest is spun.
@@ -131,7 +132,7 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             args,
-            net: Net::new(receive)?,
+            net: Net::receiving(receive)?,
             ids,
             sessions: Vec::new(),
             traffic,
@@ -301,6 +302,7 @@ impl<'a> Run<'a> {
     /// Fills the windows, each flow's in turn; how long to wait then.
     fn send_window(&mut self, watch: &Stopwatch) -> Duration {
         let burst = u64::from(self.args.burst);
+        let most = MOST_AT_ONCE.max(MOST_BURSTS_AT_ONCE * burst);
         let mut sent = 0;
         loop {
             let before = sent;
@@ -311,7 +313,7 @@ impl<'a> Run<'a> {
                     sent += burst;
                 }
             }
-            if sent == before || sent >= MOST_AT_ONCE {
+            if sent == before || sent >= most {
                 break;
             }
         }

@@ -14,6 +14,7 @@ mod route;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Range;
 
 pub use route::Hop;
 
@@ -107,63 +108,62 @@ fn checksum(header: &[u8; IPV4]) -> u16 {
 /// Frames that wait to be sent by one call.
 #[derive(Debug)]
 pub struct FrameBatch {
+    /// One frame close behind the other, so that small ones stay in the processor's nearest cache.
     memory: Vec<u8>,
-    lens: Vec<usize>,
+    frames: Vec<Range<usize>>,
 }
 
 impl Default for FrameBatch {
     fn default() -> Self {
         Self {
-            memory: vec![0; MAX_FRAMES * STRIDE],
-            lens: Vec::with_capacity(MAX_FRAMES),
+            memory: Vec::with_capacity(MAX_FRAMES * MAX_FRAME),
+            frames: Vec::with_capacity(MAX_FRAMES),
         }
     }
 }
-
-/// From one frame's memory to the next one's.
-const STRIDE: usize = MAX_FRAME.next_multiple_of(64);
 
 impl FrameBatch {
     /// Appends a copy of `frame` with `patch` in place of what is at `at`. False, and nothing appended, if the batch is
     /// full, the frame too long, or the patch reaches out of it.
     #[must_use]
     pub fn push(&mut self, frame: &[u8], at: usize, patch: &[u8]) -> bool {
-        let slot = self.memory.chunks_exact_mut(STRIDE).nth(self.lens.len());
-        let Some(slot) = slot.and_then(|slot| slot.get_mut(..frame.len())) else {
+        let fits = at
+            .checked_add(patch.len())
+            .is_some_and(|end| end <= frame.len());
+        if self.is_full() || frame.len() > MAX_FRAME || !fits {
             return false;
-        };
-        slot.copy_from_slice(frame);
-        let Some(patched) = slot
-            .get_mut(at..)
-            .and_then(|end| end.get_mut(..patch.len()))
-        else {
-            return false;
-        };
-        patched.copy_from_slice(patch);
-        self.lens.push(frame.len());
+        }
+        let start = self.memory.len();
+        self.memory.extend_from_slice(frame);
+        self.frames.push(start..self.memory.len());
+        let patched = self.memory.get_mut(start + at..);
+        if let Some(patched) = patched.and_then(|rest| rest.get_mut(..patch.len())) {
+            patched.copy_from_slice(patch);
+        }
         true
     }
 
     /// Frames waiting.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lens.len()
+        self.frames.len()
     }
 
     /// No frame is waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lens.is_empty()
+        self.frames.is_empty()
     }
 
     /// Holds [`MAX_FRAMES`].
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.lens.len() >= MAX_FRAMES
+        self.frames.len() >= MAX_FRAMES
     }
 
     fn clear(&mut self) {
-        self.lens.clear();
+        self.frames.clear();
+        self.memory.clear();
     }
 
     /// The frames, in order.
@@ -172,10 +172,8 @@ impl FrameBatch {
         expect(dead_code, reason = "packet sockets are of Linux")
     )]
     fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        let slots = self.memory.chunks_exact(STRIDE);
-        slots
-            .zip(&self.lens)
-            .filter_map(|(slot, len)| slot.get(..*len))
+        let frames = self.frames.iter();
+        frames.filter_map(|range| self.memory.get(range.clone()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A flood: more is offered than the server takes, and what comes through is counted where it arrives.
 //!
 //! Nothing waits for anything: packets leave as frames, a batch of them every 200 microseconds, and this process sleeps in
-//! between. A quarter more is offered than came through of late, so that the server never waits for work. The sockets
+//! between. A sixteenth more is offered than came through of late, so that the server never waits for work. The sockets
 //! that packets come to have room for a few alone. Each round one socket is read, which checks a sample of every flow;
 //! the others are dropped there by the system, which counts them, so that every arrival is counted and few cost
 //! anything. What came to a socket without belonging there would be counted too; the sample says whether there is such.
@@ -21,6 +21,8 @@ const MOST_IN_A_ROUND: u64 = 1024;
 const LOOK: Duration = Duration::from_millis(10);
 /// Packets a second to begin with, and at least.
 const LEAST: u64 = 50_000;
+/// And at most; more than a core can send.
+const MOST: u64 = 5_000_000;
 /// How long nothing must arrive for the flood to be over.
 const QUIET: Duration = Duration::from_millis(20);
 
@@ -36,6 +38,7 @@ impl Tally {
     pub(super) fn outcome(&self, offered: u64) -> Outcome {
         Outcome::Flood {
             offered,
+            arrived: self.arrived,
             not_relayed: offered.saturating_sub(self.arrived),
             checked: self.checked,
             down_share: self.down_share,
@@ -75,14 +78,18 @@ impl Overload {
         now >= self.since + LOOK
     }
 
-    /// A quarter more than came through; slower by little when nothing did, since a server may pause.
+    /// A sixteenth more than came through, but a quarter while all does: the limit is further up then. Slower by little when
+    /// nothing did, since a server may pause.
     fn adapt(&mut self, now: Duration, arrived: u64) {
         let passed = now.saturating_sub(self.since).as_nanos().max(1);
-        let came = u128::from(arrived.saturating_sub(self.arrived)) * 1_000_000_000 / passed;
+        let came = arrived.saturating_sub(self.arrived);
+        let is_all = came >= self.sent - self.sent / 32;
+        let came = u128::from(came) * 1_000_000_000 / passed;
         let came = u64::try_from(came).unwrap_or(u64::MAX);
+        let more = came / if is_all { 4 } else { 16 };
         let lower = self.per_second - self.per_second / 20;
         *self = Self {
-            per_second: came.saturating_add(came / 4).max(lower).max(LEAST),
+            per_second: came.saturating_add(more).max(lower).clamp(LEAST, MOST),
             since: now,
             sent: 0,
             arrived,
@@ -176,26 +183,40 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// After one look at what came of 4000 packets.
+    fn after_a_look(came: u64) -> Overload {
+        let mut overload = Overload::new(SECOND, 7);
+        overload.sent = 4000;
+        overload.adapt(SECOND + LOOK, 7 + came);
+        overload
+    }
+
     #[test]
-    fn a_quarter_more_is_offered_than_came_through() {
+    fn a_little_more_is_offered_than_came_through() {
         let mut overload = Overload::new(SECOND, 7);
         assert_eq!(overload.due(SECOND + LOOK), LEAST / 100);
-        overload.adapt(SECOND + LOOK, 7 + 4000);
-        assert_eq!(overload.per_second, 500_000);
-        assert_eq!(overload.due(SECOND + LOOK + ROUND), 100);
+        overload = after_a_look(3200);
+        assert_eq!(overload.per_second, 340_000);
+        assert_eq!(overload.due(SECOND + LOOK + ROUND), 68);
         overload.sent = 60;
-        assert_eq!(overload.due(SECOND + LOOK + ROUND), 40);
+        assert_eq!(overload.due(SECOND + LOOK + ROUND), 8);
+    }
+
+    #[test]
+    fn while_everything_comes_through_the_limit_is_further_up() {
+        assert_eq!(after_a_look(4000).per_second, 500_000);
+        assert_eq!(after_a_look(3876).per_second, 484_500);
+        assert_eq!(after_a_look(1_000_000).per_second, MOST);
     }
 
     #[test]
     fn a_server_that_pauses_is_still_flooded_but_never_ever_more() {
-        let mut overload = Overload::new(SECOND, 0);
-        overload.adapt(SECOND + LOOK, 4000);
-        overload.adapt(SECOND + 2 * LOOK, 4000);
+        let mut overload = after_a_look(4000);
+        overload.adapt(SECOND + 2 * LOOK, 4007);
         assert_eq!(overload.per_second, 475_000);
         assert_eq!(overload.due(5 * SECOND), MOST_IN_A_ROUND);
         for look in 3..200 {
-            overload.adapt(SECOND + look * LOOK, 4000);
+            overload.adapt(SECOND + look * LOOK, 4007);
         }
         assert_eq!(overload.per_second, LEAST);
     }
@@ -209,7 +230,7 @@ mod tests {
         };
         let told = serde_json::to_value(tally.outcome(100)).expect("JSON");
         let expected = serde_json::json!({
-            "offered": 100, "not_relayed": 20, "checked": 5, "down_share": null
+            "offered": 100, "arrived": 80, "not_relayed": 20, "checked": 5, "down_share": null
         });
         assert_eq!(told, expected);
     }
