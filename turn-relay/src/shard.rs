@@ -32,8 +32,12 @@ use crate::streams::Streams;
 /// datagrams have one destination. Only a socket with a queue gets so far.
 const RECEIVES: usize = 4;
 
-/// What the first receive from a relay socket takes at most: few have more, and those get another.
+/// What the first receive from a socket takes at most: few have more, and those get another.
+const FIRST_FROM_CLIENTS: usize = 8;
 const FIRST_FROM_PEERS: usize = 4;
+
+/// For so long the wall clock, of which seconds matter, is not read again.
+const WALL_CLOCK: Duration = Duration::from_millis(50);
 
 /// Events taken from the system at once; the rest stays there.
 const EVENTS: usize = 512;
@@ -84,6 +88,8 @@ pub(crate) struct Shard {
     buffers: Buffers,
     reply: Vec<u8>,
     now: Now,
+    /// When the wall clock in it was read.
+    wall_read: Instant,
     /// Requests were handled: the machine's counts have changed.
     counts_changed: bool,
     reclaim: Reclaim,
@@ -139,6 +145,7 @@ impl Shard {
             });
         }
         counters.cells.publish(&relay);
+        let (mono, unix) = clock::now();
         Ok(Self {
             poll,
             commands,
@@ -155,7 +162,8 @@ impl Shard {
             datagrams: RecvBatch::new(MAX_BATCH, MAX_DATAGRAM),
             buffers: Buffers::new(),
             reply: Vec::new(),
-            now: read_clocks(),
+            now: Now { mono, unix },
+            wall_read: mono,
             counts_changed: false,
             reclaim: Reclaim::default(),
             receives: 0,
@@ -198,8 +206,16 @@ impl Shard {
         {
             return Err(error);
         }
-        self.now = read_clocks();
+        self.read_clocks();
         Ok(())
+    }
+
+    fn read_clocks(&mut self) {
+        self.now.mono = clock::mono();
+        if self.now.mono.saturating_duration_since(self.wall_read) >= WALL_CLOCK {
+            self.now.unix = clock::unix();
+            self.wall_read = self.now.mono;
+        }
     }
 
     /// How long nothing needs doing unless something arrives; `None`: for ever.
@@ -309,8 +325,11 @@ impl Shard {
 
     /// What clients have sent, up to a few batches. True: there may be more.
     fn serve_clients(&mut self, key: SocketKey) -> bool {
-        for _ in 0..RECEIVES {
-            if !self.receive_from_clients(key) {
+        self.datagrams.set_capacity(FIRST_FROM_CLIENTS);
+        for _ in 0..=RECEIVES {
+            let is_empty = !self.receive_from_clients(key);
+            self.datagrams.set_capacity(MAX_BATCH);
+            if is_empty {
                 return false;
             }
         }
@@ -711,7 +730,3 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn read_clocks() -> Now {
-    let (mono, unix) = clock::now();
-    Now { mono, unix }
-}
