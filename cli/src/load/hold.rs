@@ -17,7 +17,7 @@ use stun_wire::channel_data::ChannelData;
 use self::args::HoldArgs;
 use self::report::{Cost, Held, Probe};
 use super::memory::{self, Memory};
-use super::net::{Net, Receive, unspecified};
+use super::net::{Net, unspecified};
 use super::packet::{self, CHANNEL, Stamp};
 use super::session::{Session, SessionError, Step, User};
 use super::{LoadError, RETRANSMISSIONS, descriptors, numbered_id};
@@ -104,7 +104,7 @@ impl<'a> Run<'a> {
             [] => &any,
             sources => sources,
         };
-        let mut net = Net::new(Receive::Datagrams)?;
+        let mut net = Net::new()?;
         let mut clients = Vec::new();
         let now = clock::mono();
         for (number, source) in (0..usize::from(args.allocations)).zip(sources.iter().cycle()) {
