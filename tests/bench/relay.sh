@@ -16,7 +16,7 @@ programs=${1:-target/release}
 runs=${RUNS:-3}
 seconds=${SECONDS_EACH:-1.5}
 limit=${LIMIT:-240}
-works=${WORKS:-up down both pair burst trains-up trains-down flows128 binding allocations}
+works=${WORKS:-up down both up256 down256 both256 pair burst trains-up trains-down flows128 binding allocations}
 wire=${WIRE:-yes}
 realtime=${REALTIME:-yes}
 steering=${STEERING:-no}
@@ -195,6 +195,9 @@ options() {
         up) told=("${flood[@]}") ;;
         down) told=("${flood[@]}" --direction down) ;;
         both) told=("${flood[@]}" --direction both) ;;
+        up256) told=("${flood[@]}" --clients 256) ;;
+        down256) told=("${flood[@]}" --clients 256 --direction down) ;;
+        both256) told=("${flood[@]}" --clients 256 --direction both) ;;
         pair) told=("${flood[@]}" --pairs) ;;
         burst)
             told=("${flood[@]}" --burst 16)

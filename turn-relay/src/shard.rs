@@ -729,4 +729,3 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::PermissionDenied
     )
 }
-
