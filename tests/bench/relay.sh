@@ -206,7 +206,7 @@ options() {
         trains-up) told=(--burst 32 --offload --window 1024) ;;
         trains-down) told=(--burst 32 --offload --window 1024 --direction down) ;;
         flows128) told=("${flood[@]}" --rate 100000 --clients 128) ;;
-        allocations) told=(--allocations) ;;
+        allocations) told=(--allocations --clients 64) ;;
         *) die "no such work: $1" ;;
     esac
 }
