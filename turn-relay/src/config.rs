@@ -40,6 +40,8 @@ pub struct Config {
     pub external_addresses: ExternalAddresses,
     /// Shards; 0: one for each core.
     pub threads: usize,
+    /// `io-uring`: send to many peers by one system call, where the system has it.
+    pub io_uring: bool,
     /// Certificate and key of the `tls` and `tcp+tls` listeners.
     pub tls: Option<TlsFiles>,
     /// Secrets that sign time-limited credentials.
@@ -81,6 +83,7 @@ impl Default for Config {
             },
             external_addresses: ExternalAddresses::default(),
             threads: 0,
+            io_uring: true,
             tls: None,
             secrets: Vec::new(),
             test_users: Vec::new(),

@@ -1,13 +1,17 @@
 //! The UDP sockets of one shard: listeners, and relay sockets found by their port.
 //!
-//! What is to be sent is gathered for each socket while a round lasts and sent by one call.
+//! What is to be sent is gathered for each socket while a round lasts and sent by one call, and what is one datagram of
+//! each of many sockets by one call for all of them (io_uring).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use mio::{Interest, Registry, Token};
-use net_io::{BindOptions, IcmpError, RecvBatch, SendBatch, SendReport, UdpSocket};
+use net_io::{
+    BindOptions, Departed, IcmpError, MAX_RING, RecvBatch, SendBatch, SendReport, SendRing,
+    UdpSocket,
+};
 use slab::Slab;
 use turn_relay_proto::{RelayAddr, SocketOutcome};
 
@@ -17,7 +21,7 @@ use crate::counters::{Dropped, Operation, ShardCounters, Towards};
 pub(crate) const LISTENER_QUEUE: usize = 4 * 1024 * 1024;
 
 /// Emptied batches kept for the next round.
-const SPARE_BATCHES: usize = 64;
+const SPARE_BATCHES: usize = DIRTY_SOCKETS;
 
 /// Trains come in as the network brings them, and leave as trains where one is to be sent.
 pub(crate) fn with_trains() -> BindOptions {
@@ -29,7 +33,10 @@ pub(crate) fn with_trains() -> BindOptions {
 }
 
 /// Sockets with something to send before they are flushed within a round.
-const DIRTY_SOCKETS: usize = 128;
+const DIRTY_SOCKETS: usize = MAX_RING;
+
+/// From so many sockets on a call for all of them is cheaper than one for each.
+const WORTH_A_RING: usize = 4;
 
 /// Errors taken from one socket in a row; a socket in trouble does not hold up the others.
 const ERRORS_IN_A_ROW: usize = 8;
@@ -40,6 +47,8 @@ pub(crate) struct Sockets {
     relays: Slab<Outgoing>,
     ports: Vec<PortTable>,
     dirty: Vec<SocketKey>,
+    /// Sends for many sockets at once, where the system can.
+    ring: Option<SendRing<SocketKey>>,
     /// Emptied batches for whoever sends next.
     #[expect(
         clippy::vec_box,
@@ -101,6 +110,7 @@ impl Sockets {
         listeners: Vec<UdpSocket>,
         relay_ips: &[IpAddr],
         ports: &RangeInclusive<u16>,
+        ring: Option<SendRing<SocketKey>>,
     ) -> Self {
         let table = |ip: &IpAddr| PortTable {
             ip: *ip,
@@ -112,6 +122,7 @@ impl Sockets {
             relays: Slab::new(),
             ports: relay_ips.iter().map(table).collect(),
             dirty: Vec::new(),
+            ring,
             spare: Vec::new(),
         }
     }
@@ -340,10 +351,65 @@ impl Sockets {
     /// Sends everything that waits.
     pub(crate) fn flush(&mut self, counters: &ShardCounters) {
         let mut dirty = std::mem::take(&mut self.dirty);
+        if dirty.len() >= WORTH_A_RING {
+            self.flush_together(&dirty, counters);
+        }
         for key in dirty.drain(..) {
             self.flush_one(key, counters);
         }
         self.dirty = dirty;
+    }
+
+    /// Sends by one call what is one datagram of a socket; the rest stays.
+    fn flush_together(&mut self, dirty: &[SocketKey], counters: &ShardCounters) {
+        let Some(mut ring) = self.ring.take() else {
+            return;
+        };
+        let mut pushed = 0;
+        for key in dirty {
+            let Some(outgoing) = self.get_mut(*key) else {
+                continue;
+            };
+            let Some(batch) = outgoing.batch.take() else {
+                continue;
+            };
+            outgoing.batch = ring.push(*key, &outgoing.socket, batch).err();
+            pushed += usize::from(outgoing.batch.is_none());
+        }
+        let outcome = ring.submit(|departed| {
+            pushed -= 1;
+            self.note_departed(departed, counters);
+        });
+        match outcome {
+            Ok(()) => self.ring = Some(ring),
+            Err(error) => {
+                tracing::warn!(%error, "io_uring failed and is given up: a call for each socket from here on");
+                counters
+                    .traffic
+                    .unsent(Towards::Peer, Dropped::SendRefused, pushed);
+            }
+        }
+    }
+
+    fn note_departed(&mut self, departed: Departed<SocketKey>, counters: &ShardCounters) {
+        let Departed {
+            tag: key,
+            mut batch,
+            outcome,
+        } = departed;
+        // An error may be of a datagram before, told to whoever called next: sending it alone finds out.
+        if outcome.is_err()
+            && let Some(outgoing) = self.get_mut(key)
+        {
+            count_report(key, outgoing.socket.send_batch(&mut batch), counters);
+        }
+        self.keep(batch);
+    }
+
+    fn keep(&mut self, batch: Box<SendBatch>) {
+        if self.spare.len() < SPARE_BATCHES {
+            self.spare.push(batch);
+        }
     }
 
     /// Sends what waits on one socket. It stays in the list of dirty ones, where it does no harm.
@@ -355,9 +421,7 @@ impl Sockets {
             return;
         };
         count_report(key, outgoing.socket.send_batch(&mut batch), counters);
-        if self.spare.len() < SPARE_BATCHES {
-            self.spare.push(batch);
-        }
+        self.keep(batch);
     }
 }
 

@@ -5,7 +5,7 @@
 //! address it is told, so that a socket bound to a wildcard answers as the address that was asked.
 //! On Linux one system call moves a batch (`recvmmsg`, `sendmmsg`); elsewhere the portable back end
 //! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`
-//! and below it, in `wire/linux.rs` and in `memory.rs`.
+//! and below it, in `send_ring/linux.rs`, `wire/linux.rs` and `memory.rs`.
 //!
 //! Read `udp.rs` (the socket), `batch.rs` (what goes in and out), then a back end.
 
@@ -15,6 +15,7 @@ mod filter;
 pub mod memory;
 pub mod opening;
 pub mod proxy;
+pub mod send_ring;
 mod steering;
 pub mod tcp;
 pub mod udp;
@@ -22,4 +23,5 @@ pub mod wire;
 
 pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, MAX_SEND, RecvBatch, SendBatch, SendReport};
 pub use filter::Form;
+pub use send_ring::{Departed, MAX_RING, SendRing};
 pub use udp::{Backend, BindOptions, IcmpError, UdpSocket};

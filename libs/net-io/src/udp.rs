@@ -272,6 +272,13 @@ impl UdpSocket {
     }
 }
 
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.inner.as_raw_fd()
+    }
+}
+
 impl Source for UdpSocket {
     fn register(
         &mut self,

@@ -67,6 +67,7 @@ impl FromRaw for Config {
             relay_ports,
             external_addresses,
             threads,
+            io_uring: section.value("io-uring", true),
             tls,
             secrets: credentials.map(|found| found.secrets).unwrap_or_default(),
             test_users: test_users.into_iter().map(|user| user.0).collect(),

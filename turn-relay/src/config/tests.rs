@@ -79,6 +79,7 @@ relay-ports = "65535-49152"
 relay-address = ["203.0.113.10"]
 external-addresses = { "10.0.0.5" = "203.0.113.10" }
 threads = 1000
+io-uring = "yes"
 [peers]
 allow = ["10.9.0.1/16"]
 min-port = 0
@@ -107,6 +108,7 @@ format = "xml"
         "relay-address",
         "external-addresses",
         "threads",
+        "io-uring",
         "peers.allow[0]",
         "peers.min-port",
         "quota.allocations-per-user",

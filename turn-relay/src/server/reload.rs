@@ -124,6 +124,7 @@ fn keep_started(new: Config, started: &Config) -> Config {
         relay_ports: started.relay_ports,
         external_addresses: started.external_addresses.clone(),
         threads: started.threads,
+        io_uring: started.io_uring,
         admin: started.admin,
         log: LogConfig {
             format: started.log.format,
@@ -150,6 +151,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
             new.external_addresses != running.external_addresses,
         ),
         ("threads", new.threads != running.threads),
+        ("io-uring", new.io_uring != running.io_uring),
         ("tls", has_tls_changed),
         ("admin.listen", new.admin != running.admin),
         ("log.format", new.log.format != running.log.format),

@@ -1,9 +1,8 @@
 //! The Linux back end: `recvmmsg` and `sendmmsg`, destination addresses, overflow counts, trains in
 //! (`UDP_GRO`) and out (`UDP_SEGMENT`).
 //!
-//! With `error_queue.rs` below it, `wire/linux.rs` and `memory.rs` the crate's only `unsafe`. Header arrays live
-//! on the stack of one call and point into memory
-//! that is borrowed for that call; nothing keeps a pointer.
+//! Header arrays live on the stack of one call and point into memory that is borrowed for that call; nothing keeps a
+//! pointer.
 
 #![expect(
     unsafe_code,
@@ -375,6 +374,17 @@ pub(super) fn send(socket: &UdpSocket, batch: &SendBatch) -> SendReport {
     report
 }
 
+/// The only datagram of a batch, and where it goes, if nothing more is to be said of it.
+pub(crate) fn single_datagram<'b>(
+    socket: &UdpSocket,
+    batch: &'b SendBatch,
+) -> Option<(SocketAddr, &'b [u8])> {
+    let [train] = batch.trains() else {
+        return None;
+    };
+    Some((train.to, plain_datagram(socket, batch, train)?))
+}
+
 /// The only datagram of a train, if nothing more is to be said of it than where it goes.
 fn plain_datagram<'b>(socket: &UdpSocket, batch: &'b SendBatch, train: &Train) -> Option<&'b [u8]> {
     let is_plain = train.count == 1 && source_told(socket, train.from).is_none();
@@ -603,7 +613,7 @@ fn read_name(name: &libc::sockaddr_in6) -> SocketAddr {
     SocketAddr::V6(SocketAddrV6::new(ip, port, 0, name.sin6_scope_id))
 }
 
-fn write_name(name: &mut libc::sockaddr_in6, addr: SocketAddr) -> libc::socklen_t {
+pub(crate) fn write_name(name: &mut libc::sockaddr_in6, addr: SocketAddr) -> libc::socklen_t {
     match addr {
         SocketAddr::V4(addr) => {
             let short = libc::sockaddr_in {
@@ -633,7 +643,7 @@ fn write_name(name: &mut libc::sockaddr_in6, addr: SocketAddr) -> libc::socklen_
     }
 }
 
-fn zeroed_name() -> libc::sockaddr_in6 {
+pub(crate) fn zeroed_name() -> libc::sockaddr_in6 {
     libc::sockaddr_in6 {
         sin6_family: 0,
         sin6_port: 0,
