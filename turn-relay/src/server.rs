@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mio::{Poll, Waker};
-use net_io::{BindOptions, SendRing, UdpSocket};
+use net_io::{BindOptions, UdpSocket};
 use ops::config::{ListenUrl, Scheme};
 use ops::logging::OPERATOR;
 use ops::metrics::{MetricError, Registry};
@@ -29,7 +29,7 @@ use crate::external::{self, DiscoveryError, ExternalWatch};
 use crate::peer_connections::PeerConnections;
 use crate::shard::{Command, Parts, Shard};
 use crate::shards::ShardHandle;
-use crate::sockets::{SocketKey, Sockets};
+use crate::sockets::Sockets;
 use crate::source::WAKER;
 use crate::streams::Streams;
 
@@ -375,20 +375,6 @@ struct Setup {
 }
 
 impl Setup {
-    /// What sends for many sockets at once, if that is wanted and the system has it.
-    fn ring(&self) -> Option<SendRing<SocketKey>> {
-        if !self.config.io_uring {
-            return None;
-        }
-        match SendRing::new() {
-            Ok(ring) => Some(ring),
-            Err(error) => {
-                tracing::info!(%error, "no io_uring here: a call for each socket");
-                None
-            }
-        }
-    }
-
     fn start(
         &self,
         index: usize,
@@ -402,7 +388,7 @@ impl Setup {
         let (sender, commands) = mpsc::channel();
         let seed = random()?;
         let relays = &self.config.relay_addresses;
-        let sockets = Sockets::new(listening.udp, relays, &ports, self.ring());
+        let sockets = Sockets::new(listening.udp, relays, &ports);
         let relay = relay_config(&self.config, &self.shared, ports.clone());
         let shard = Shard::new(Parts {
             poll,
@@ -418,6 +404,7 @@ impl Setup {
             ),
             tcp: listening.tcp,
             counters,
+            io_uring: self.config.io_uring,
         })?;
         let thread = thread::Builder::new()
             .name(format!("turn-{index}"))

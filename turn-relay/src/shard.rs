@@ -28,9 +28,9 @@ use crate::source::Source;
 use crate::stream::{Buffers, Kind};
 use crate::streams::Streams;
 
-/// Receives from one socket in a round: what they bring is sent together, in trains where several
-/// datagrams have one destination. Only a socket with a queue gets so far.
-const RECEIVES: usize = 4;
+/// Full receives from one socket in a round. What they bring is sent together, in trains where several datagrams have one
+/// destination: from hundreds of players that takes hundreds of datagrams. Only a socket with a queue gets so far.
+const RECEIVES: usize = 16;
 
 /// What the first receive from a socket takes at most: few have more, and those get another.
 const FIRST_FROM_CLIENTS: usize = 8;
@@ -93,6 +93,7 @@ pub(crate) struct Shard {
     /// Requests were handled: the machine's counts have changed.
     counts_changed: bool,
     reclaim: Reclaim,
+    wants_ring: bool,
     receives: u32,
     busy_rounds: u32,
     is_stopping: bool,
@@ -117,6 +118,8 @@ pub(crate) struct Parts {
     pub(crate) peers: PeerConnections,
     pub(crate) tcp: Vec<(TcpListener, Door)>,
     pub(crate) counters: ShardCounters,
+    /// Send for many sockets at once, where the system can.
+    pub(crate) io_uring: bool,
 }
 
 impl Shard {
@@ -131,6 +134,7 @@ impl Shard {
             peers,
             tcp,
             counters,
+            io_uring,
         } = parts;
         sockets.register(poll.registry(), |key| Source::Socket(key).token())?;
         let mut accepts = Vec::new();
@@ -166,6 +170,7 @@ impl Shard {
             wall_read: mono,
             counts_changed: false,
             reclaim: Reclaim::default(),
+            wants_ring: io_uring,
             receives: 0,
             busy_rounds: 0,
             is_stopping: false,
@@ -175,6 +180,9 @@ impl Shard {
 
     /// Serves until told to stop. An error is one that no round could survive.
     pub(crate) fn run(mut self) -> io::Result<()> {
+        if self.wants_ring {
+            self.outward.sockets.use_ring();
+        }
         let mut events = Events::with_capacity(EVENTS);
         while !self.is_stopping {
             self.wait(&mut events)?;

@@ -20,8 +20,9 @@ use crate::counters::{Dropped, Operation, ShardCounters, Towards};
 /// The listeners carry everybody's datagrams: they get as long a queue as the system gives.
 pub(crate) const LISTENER_QUEUE: usize = 4 * 1024 * 1024;
 
-/// Emptied batches kept for the next round.
+/// Emptied batches kept for the next round, and the bytes they may hold.
 const SPARE_BATCHES: usize = DIRTY_SOCKETS;
+const SPARE_MEMORY: usize = 1024 * 1024;
 
 /// Trains come in as the network brings them, and leave as trains where one is to be sent.
 pub(crate) fn with_trains() -> BindOptions {
@@ -55,6 +56,8 @@ pub(crate) struct Sockets {
         reason = "they move between sockets, which hold only a pointer"
     )]
     spare: Vec<Box<SendBatch>>,
+    /// What they hold.
+    spare_memory: usize,
 }
 
 /// Which socket.
@@ -110,7 +113,6 @@ impl Sockets {
         listeners: Vec<UdpSocket>,
         relay_ips: &[IpAddr],
         ports: &RangeInclusive<u16>,
-        ring: Option<SendRing<SocketKey>>,
     ) -> Self {
         let table = |ip: &IpAddr| PortTable {
             ip: *ip,
@@ -122,8 +124,18 @@ impl Sockets {
             relays: Slab::new(),
             ports: relay_ips.iter().map(table).collect(),
             dirty: Vec::new(),
-            ring,
+            ring: None,
             spare: Vec::new(),
+            spare_memory: 0,
+        }
+    }
+
+    /// Has the system send for many sockets at once, if it can. To be called by the thread that sends: the system
+    /// interrupts the one that made a ring when the ring goes.
+    pub(crate) fn use_ring(&mut self) {
+        match SendRing::new() {
+            Ok(ring) => self.ring = Some(ring),
+            Err(error) => tracing::info!(%error, "no io_uring here: a call for each socket"),
         }
     }
 
@@ -196,6 +208,7 @@ impl Sockets {
     pub(crate) fn shrink(&mut self) {
         self.relays.shrink_to_fit();
         self.spare = Vec::new();
+        self.spare_memory = 0;
         self.dirty.shrink_to_fit();
     }
 
@@ -309,6 +322,7 @@ impl Sockets {
             relays,
             dirty,
             spare,
+            spare_memory,
             ..
         } = self;
         let Some(outgoing) = find(listeners, relays, key) else {
@@ -316,7 +330,9 @@ impl Sockets {
         };
         let batch = outgoing.batch.get_or_insert_with(|| {
             dirty.push(key);
-            spare.pop().unwrap_or_default()
+            let batch = spare.pop().unwrap_or_default();
+            *spare_memory -= batch.memory();
+            batch
         });
         if batch.is_full() {
             count_report(key, outgoing.socket.send_batch(batch), counters);
@@ -407,7 +423,9 @@ impl Sockets {
     }
 
     fn keep(&mut self, batch: Box<SendBatch>) {
-        if self.spare.len() < SPARE_BATCHES {
+        let memory = self.spare_memory + batch.memory();
+        if self.spare.len() < SPARE_BATCHES && memory <= SPARE_MEMORY {
+            self.spare_memory = memory;
             self.spare.push(batch);
         }
     }

@@ -339,6 +339,14 @@ impl SendBatch {
         self.datagrams.len() >= MAX_SEND || self.arena.len() >= ARENA_FULL
     }
 
+    /// Bytes that it holds on to, also when it is empty.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.arena.capacity()
+            + self.datagrams.capacity() * size_of::<Segment>()
+            + self.trains.capacity() * size_of::<Train>()
+    }
+
     pub(crate) fn trains(&self) -> &[Train] {
         &self.trains
     }
@@ -522,7 +530,9 @@ mod tests {
             pushed += 1;
         }
         assert_eq!(pushed, ARENA_FULL.div_ceil(large.len()));
+        assert!(batch.memory() > ARENA_FULL);
         batch.clear();
+        assert!(batch.memory() < ARENA_KEPT);
         assert!(batch.is_empty());
         assert_eq!(batch.arena.capacity(), 0);
     }

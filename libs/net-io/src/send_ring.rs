@@ -16,7 +16,7 @@ use crate::batch::SendBatch;
 use crate::udp::UdpSocket;
 
 /// Batches that wait to be sent together at most.
-pub const MAX_RING: usize = 128;
+pub const MAX_RING: usize = 512;
 
 /// Sockets' batches of one datagram each, with a tag of the caller's for each socket.
 #[derive(Debug)]

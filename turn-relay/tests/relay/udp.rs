@@ -113,6 +113,45 @@ fn clients_on_different_shards_reach_each_other() {
     }
 }
 
+#[test]
+fn many_players_at_once_reach_a_peer_with_and_without_io_uring() {
+    for io_uring in [true, false] {
+        let mut config = turn_relay::Config {
+            io_uring,
+            ..config()
+        };
+        config.quota.allocations_per_user = 100;
+        config.quota.silent_peer_packets = None;
+        let relay = start(config);
+        let peer = Peer::new(V4);
+        let mut clients: Vec<Client> = (0..50).map(|_| Client::udp(relay.udp())).collect();
+        let mut relayed: Vec<_> = clients
+            .iter_mut()
+            .map(|client| {
+                let relayed = client.allocate();
+                client.bind_channel(peer.addr(), 0x4000);
+                relayed
+            })
+            .collect();
+        relayed.sort();
+        for round in 0..10_u8 {
+            for client in &mut clients {
+                client.send_channel(0x4000, &[round; 100]);
+            }
+            let mut from: Vec<_> = clients
+                .iter()
+                .map(|_| {
+                    let (from, payload) = peer.receive();
+                    assert_eq!(payload, [round; 100], "io_uring: {io_uring}");
+                    from
+                })
+                .collect();
+            from.sort();
+            assert_eq!(from, relayed, "io_uring: {io_uring}");
+        }
+    }
+}
+
 /// RFC 8656 §7.2: who reserved the next port may take it on another 5-tuple, as `turnutils_uclient` does.
 #[test]
 fn a_reserved_port_is_given_to_another_socket_of_the_client() {
