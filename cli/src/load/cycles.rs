@@ -16,6 +16,8 @@ use super::{Ids, LoadError, RETRANSMISSIONS, ask};
 
 /// How often requests without an answer are looked for.
 const CHECK: Duration = Duration::from_millis(20);
+/// For the last answers when time is up.
+const LAST: Duration = Duration::from_millis(500);
 /// Whom permissions and channels are for; nothing is ever sent there.
 const PEER_PORT: u16 = 9999;
 
@@ -180,10 +182,29 @@ impl Run<'_> {
         }
     }
 
+    /// Waits for the answers that are due: an allocation that is not heard of cannot be given back.
+    fn hear_the_last(&mut self) {
+        let (user, server) = (self.user, self.server);
+        let began = net_io::clock::mono();
+        while self.slots.iter().any(|slot| slot.state == State::Waiting)
+            && let Some(left) = LAST.checked_sub(began.elapsed())
+        {
+            let (slots, refusal) = (&mut self.slots, &mut self.refusal);
+            let heard = self.net.receive(left.min(CHECK), |number, datagram| {
+                if let Some(slot) = slots.get_mut(number).filter(|_| datagram.from == server) {
+                    slot.take(user, datagram.bytes, refusal);
+                }
+            });
+            if heard.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Gives back what the last, unfinished cycles hold, as far as the server answers.
     fn release(&mut self) {
+        self.hear_the_last();
         for (number, slot) in self.slots.iter_mut().enumerate() {
-            // An answer to the last request may still be on its way; it is passed over, being no answer to Refresh.
             if slot.session.relayed().is_none() || slot.session.step() == Step::Done {
                 continue;
             }
