@@ -77,6 +77,10 @@ struct Outgoing {
     is_ready: bool,
     /// Errors of the network wait.
     has_errors: bool,
+    /// Of relay sockets: the system was asked to keep errors, because something was sent, and to take trains, because there
+    /// was a queue.
+    has_sent: bool,
+    has_queued: bool,
     /// Of relay sockets: what the system was last seen to have dropped.
     overflow: u64,
 }
@@ -88,6 +92,8 @@ impl Outgoing {
             batch: None,
             is_ready: false,
             has_errors: false,
+            has_sent: false,
+            has_queued: false,
             overflow: 0,
         }
     }
@@ -160,7 +166,7 @@ impl Sockets {
         token: impl Fn(SocketKey) -> Token,
     ) -> SocketOutcome {
         let options = BindOptions {
-            icmp_errors: true,
+            lazy: true,
             ..with_trains()
         };
         let mut socket = match UdpSocket::bind(addr.0, &options) {
@@ -266,8 +272,12 @@ impl Sockets {
         for _ in 0..ERRORS_IN_A_ROW {
             match outgoing.socket.recv_batch(into) {
                 Ok(received) => {
+                    let is_full = received == into.capacity();
+                    if is_full {
+                        outgoing.note_queue(key, counters);
+                    }
                     outgoing.note_overflow(key, counters);
-                    return received == into.capacity();
+                    return is_full;
                 }
                 Err(_) => counters.socket_errors.inc(Operation::Receive),
             }
@@ -328,6 +338,7 @@ impl Sockets {
         let Some(outgoing) = find(listeners, relays, key) else {
             return;
         };
+        outgoing.note_sending(key, counters);
         let batch = outgoing.batch.get_or_insert_with(|| {
             dirty.push(key);
             let batch = spare.pop().unwrap_or_default();
@@ -455,6 +466,26 @@ fn find<'s>(
 }
 
 impl Outgoing {
+    /// A relay socket sends: the first time the system is asked to tell of what comes back.
+    fn note_sending(&mut self, key: SocketKey, counters: &ShardCounters) {
+        if matches!(key, SocketKey::Relay(_))
+            && !std::mem::replace(&mut self.has_sent, true)
+            && self.socket.expect_errors().is_err()
+        {
+            counters.socket_errors.inc(Operation::Register);
+        }
+    }
+
+    /// A relay socket has a queue: the first time the system is asked for trains, and for what it drops.
+    fn note_queue(&mut self, key: SocketKey, counters: &ShardCounters) {
+        if matches!(key, SocketKey::Relay(_))
+            && !std::mem::replace(&mut self.has_queued, true)
+            && self.socket.expect_queue().is_err()
+        {
+            counters.socket_errors.inc(Operation::Register);
+        }
+    }
+
     fn note_overflow(&mut self, key: SocketKey, counters: &ShardCounters) {
         let total = self.socket.overflow_drops();
         match key {

@@ -42,6 +42,11 @@ pub struct BindOptions {
     /// Keep the ICMP errors that come back for what is sent, for [`UdpSocket::next_icmp_error`]
     /// (Linux; elsewhere there are none).
     pub icmp_errors: bool,
+    /// Leave out what matters only once something is sent or received, until
+    /// [`UdpSocket::expect_errors`] and [`UdpSocket::expect_queue`] ask for it: trains in, ICMP
+    /// errors and the count of [drops](UdpSocket::overflow_drops). Most relay sockets never carry
+    /// a datagram.
+    pub lazy: bool,
     /// How datagrams are moved.
     pub backend: Backend,
 }
@@ -76,7 +81,7 @@ pub struct UdpSocket {
         not(target_os = "linux"),
         expect(dead_code, reason = "the queue of errors is of Linux")
     )]
-    icmp_errors: bool,
+    icmp_errors: AtomicBool,
     /// The system's own counter of datagrams it dropped for want of room, as last seen.
     overflow_seen: AtomicU32,
     overflow_total: AtomicU64,
@@ -123,7 +128,9 @@ impl UdpSocket {
             local,
             backend: options.backend,
             send_trains: AtomicBool::new(options.send_trains),
-            icmp_errors: options.icmp_errors && options.backend == Backend::Native,
+            icmp_errors: AtomicBool::new(
+                options.icmp_errors && !options.lazy && options.backend == Backend::Native,
+            ),
             overflow_seen: AtomicU32::new(0),
             overflow_total: AtomicU64::new(0),
         })
@@ -184,6 +191,32 @@ impl UdpSocket {
         report
     }
 
+    /// Of a [lazy](BindOptions::lazy) socket: keeps ICMP errors from here on.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn expect_errors(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if self.backend == Backend::Native {
+            linux::keep_icmp_errors(&self.inner, self.local)?;
+            self.icmp_errors.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Of a [lazy](BindOptions::lazy) socket: takes trains, and counts drops, those of before too.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn expect_queue(&self) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if self.backend == Backend::Native {
+            linux::count_drops(&self.inner)?;
+            linux::take_trains(&self.inner);
+        }
+        Ok(())
+    }
+
     /// Takes the oldest ICMP error that waits, if the socket is bound to [keep](BindOptions::icmp_errors) them. A poll
     /// tells of new ones as an error of the socket.
     pub fn next_icmp_error(&self) -> Option<IcmpError> {
@@ -233,6 +266,11 @@ impl UdpSocket {
     /// was asked for).
     pub fn recv_buffer_size(&self) -> io::Result<usize> {
         socket2::SockRef::from(&self.inner).recv_buffer_size()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn keeps_icmp_errors(&self) -> bool {
+        self.icmp_errors.load(Ordering::Relaxed)
     }
 
     #[cfg(target_os = "linux")]

@@ -61,15 +61,13 @@ impl RecvScratch {
 /// Sets what must be known before the socket is bound.
 pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) -> io::Result<()> {
     let fd = socket.as_raw_fd();
-    set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-    if options.receive_trains {
-        // Kernels before 5.0 do not know it, and then receive one by one.
-        let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
-    }
-    if options.icmp_errors {
-        match addr {
-            SocketAddr::V4(_) => set_option(fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?,
-            SocketAddr::V6(_) => set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?,
+    if !options.lazy {
+        count_drops(socket)?;
+        if options.receive_trains {
+            take_trains(socket);
+        }
+        if options.icmp_errors {
+            keep_icmp_errors(socket, addr)?;
         }
     }
     if addr.ip().is_unspecified() {
@@ -79,6 +77,23 @@ pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) 
         }
     }
     set_dont_fragment(socket, addr, false)
+}
+
+pub(super) fn count_drops(socket: &impl AsRawFd) -> io::Result<()> {
+    set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+}
+
+/// Kernels before 5.0 do not know it, and then receive one by one.
+pub(super) fn take_trains(socket: &impl AsRawFd) {
+    let _ = set_option(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+}
+
+pub(super) fn keep_icmp_errors(socket: &impl AsRawFd, addr: SocketAddr) -> io::Result<()> {
+    let (level, option) = match addr {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    };
+    set_option(socket.as_raw_fd(), level, option, 1)
 }
 
 pub(super) fn set_dont_fragment(
@@ -663,7 +678,7 @@ fn empty_header() -> libc::msghdr {
 /// socket, whatever that is for. A flood of such errors must not keep calls from being made, so the last one counts.
 fn past_errors(socket: &UdpSocket, mut call: impl FnMut() -> c_int) -> io::Result<usize> {
     const TRIES: usize = 3;
-    let tries = if socket.icmp_errors { TRIES } else { 1 };
+    let tries = if socket.keeps_icmp_errors() { TRIES } else { 1 };
     for _ in 1..tries {
         match retry_interrupted(&mut call) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}

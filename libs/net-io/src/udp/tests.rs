@@ -199,6 +199,32 @@ fn errors_of_the_network_are_told_of_and_cost_no_datagram() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn a_lazy_socket_keeps_errors_once_it_is_told_to() {
+    for addr in LOOPBACKS {
+        let options = BindOptions {
+            lazy: true,
+            ..BindOptions::default()
+        };
+        let a = UdpSocket::bind(addr.parse().unwrap(), &options).unwrap();
+        let closed = socket(addr, Backend::Native).local_addr();
+        let mut batch = SendBatch::new();
+        let mut send = || {
+            assert!(batch.push(closed, ANY, &[b"x"]));
+            assert_eq!(a.send_batch(&mut batch).sent, 1, "{addr}");
+        };
+        send();
+        assert_eq!(a.next_icmp_error(), None);
+        a.expect_errors().unwrap();
+        send();
+        send();
+        assert_eq!(a.next_icmp_error().unwrap().to, closed);
+        assert_eq!(a.next_icmp_error().unwrap().to, closed);
+        assert_eq!(a.next_icmp_error(), None);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn what_the_system_itself_refuses_is_no_error_of_the_network() {
     for addr in LOOPBACKS {
         let options = BindOptions {
@@ -311,12 +337,20 @@ fn a_wildcard_socket_answers_from_the_address_asked() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn overflow_of_the_receive_queue_is_counted() {
-    let small = BindOptions {
-        recv_buffer: Some(4096),
-        ..BindOptions::default()
-    };
-    let server = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &small).unwrap();
+fn overflow_of_the_receive_queue_is_counted_also_by_who_asks_later() {
+    for lazy in [false, true] {
+        let small = BindOptions {
+            recv_buffer: Some(4096),
+            lazy,
+            ..BindOptions::default()
+        };
+        let server = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), &small).unwrap();
+        overflow_is_counted(&server, lazy);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn overflow_is_counted(server: &UdpSocket, lazy: bool) {
     let client = socket("127.0.0.1:0", Backend::Native);
     assert_eq!(server.overflow_drops(), 0);
     assert_eq!(server.drops_now().unwrap(), 0);
@@ -327,6 +361,9 @@ fn overflow_of_the_receive_queue_is_counted() {
             assert!(batch.push(server.local_addr(), ANY, &[&payload]));
         }
         assert_eq!(client.send_batch(&mut batch).sent, MAX_BATCH);
+    }
+    if lazy {
+        server.expect_queue().unwrap();
     }
     // The count travels with datagrams queued after the loss: drain, and ask with one more.
     let mut into = RecvBatch::new(MAX_BATCH, 1500);
