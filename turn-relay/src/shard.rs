@@ -36,9 +36,6 @@ const RECEIVES: usize = 16;
 const FIRST_FROM_CLIENTS: usize = 8;
 const FIRST_FROM_PEERS: usize = 4;
 
-/// For so long the wall clock, of which seconds matter, is not read again.
-const WALL_CLOCK: Duration = Duration::from_millis(50);
-
 /// Events taken from the system at once; the rest stays there.
 const EVENTS: usize = 512;
 
@@ -88,8 +85,6 @@ pub(crate) struct Shard {
     buffers: Buffers,
     reply: Vec<u8>,
     now: Now,
-    /// When the wall clock in it was read.
-    wall_read: Instant,
     /// Requests were handled: the machine's counts have changed.
     counts_changed: bool,
     reclaim: Reclaim,
@@ -149,7 +144,6 @@ impl Shard {
             });
         }
         counters.cells.publish(&relay);
-        let (mono, unix) = clock::now();
         Ok(Self {
             poll,
             commands,
@@ -166,8 +160,7 @@ impl Shard {
             datagrams: RecvBatch::new(MAX_BATCH, MAX_DATAGRAM),
             buffers: Buffers::new(),
             reply: Vec::new(),
-            now: Now { mono, unix },
-            wall_read: mono,
+            now: read_clocks(),
             counts_changed: false,
             reclaim: Reclaim::default(),
             wants_ring: io_uring,
@@ -214,16 +207,8 @@ impl Shard {
         {
             return Err(error);
         }
-        self.read_clocks();
+        self.now = read_clocks();
         Ok(())
-    }
-
-    fn read_clocks(&mut self) {
-        self.now.mono = clock::mono();
-        if self.now.mono.saturating_duration_since(self.wall_read) >= WALL_CLOCK {
-            self.now.unix = clock::unix();
-            self.wall_read = self.now.mono;
-        }
     }
 
     /// How long nothing needs doing unless something arrives; `None`: for ever.
@@ -736,4 +721,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::Interrupted
             | io::ErrorKind::PermissionDenied
     )
+}
+
+fn read_clocks() -> Now {
+    let (mono, unix) = clock::now();
+    Now { mono, unix }
 }
