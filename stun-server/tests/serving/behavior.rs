@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use ops::config::Scheme;
 use ops::metrics::Registry;
@@ -152,13 +153,29 @@ fn four_endpoints_on_given_ports_or_none() {
     found.server.shutdown();
     let text = format!("listen = ['udp://{primary}']\nalternate = '{alternate}'");
     // Any of the four in use is named.
-    let taken = UdpSocket::bind(between).unwrap();
+    let taken = once_free(|| UdpSocket::bind(between));
     let refused = Server::bind(Config::from_toml(&text).unwrap(), &Registry::new());
     let error = refused.expect_err("a port is in use").to_string();
     assert!(error.contains(&format!("udp://{between}")), "{error}");
     drop(taken);
-    let fixture = Fixture::start(&text);
+    let fixture = once_free(|| {
+        let registry = Registry::new();
+        let server = Server::bind(Config::from_toml(&text).unwrap(), &registry);
+        server.map(|server| Fixture { server, registry })
+    });
     assert_eq!(endpoints(&fixture)[3], alternate);
+}
+
+/// Binds ports that were let go. A program that another test is starting has its own hold on every socket of this process
+/// until it runs.
+fn once_free<T, E: std::fmt::Display>(mut bind: impl FnMut() -> Result<T, E>) -> T {
+    for _ in 0..PATIENCE.as_millis() / 10 {
+        match bind() {
+            Ok(bound) => return bound,
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    bind().unwrap_or_else(|error| panic!("never free: {error}"))
 }
 
 #[test]
