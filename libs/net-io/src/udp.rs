@@ -39,13 +39,9 @@ pub struct BindOptions {
     pub receive_trains: bool,
     /// Hand trains to the system as one, where it can (Linux).
     pub send_trains: bool,
-    /// Keep the ICMP errors that come back for what is sent, for [`UdpSocket::next_icmp_error`]
-    /// (Linux; elsewhere there are none).
-    pub icmp_errors: bool,
-    /// Leave out what matters only once something is sent or received, until
-    /// [`UdpSocket::expect_errors`] and [`UdpSocket::expect_queue`] ask for it: trains in, ICMP
-    /// errors and the count of [drops](UdpSocket::overflow_drops). Most relay sockets never carry
-    /// a datagram.
+    /// Leave out what matters only once there is a queue, until [`UdpSocket::expect_queue`] asks for
+    /// it: trains in, and the count of [drops](UdpSocket::overflow_drops). Most relay sockets never
+    /// carry a datagram.
     pub lazy: bool,
     /// How datagrams are moved.
     pub backend: Backend,
@@ -128,9 +124,7 @@ impl UdpSocket {
             local,
             backend: options.backend,
             send_trains: AtomicBool::new(options.send_trains),
-            icmp_errors: AtomicBool::new(
-                options.icmp_errors && !options.lazy && options.backend == Backend::Native,
-            ),
+            icmp_errors: AtomicBool::new(false),
             overflow_seen: AtomicU32::new(0),
             overflow_total: AtomicU64::new(0),
         })
@@ -191,7 +185,8 @@ impl UdpSocket {
         report
     }
 
-    /// Of a [lazy](BindOptions::lazy) socket: keeps ICMP errors from here on.
+    /// Keeps the ICMP errors that come back for what is sent from here on, for
+    /// [`next_icmp_error`](Self::next_icmp_error) (Linux; elsewhere there are none).
     ///
     /// # Errors
     /// When the system refuses.
@@ -217,8 +212,8 @@ impl UdpSocket {
         Ok(())
     }
 
-    /// Takes the oldest ICMP error that waits, if the socket is bound to [keep](BindOptions::icmp_errors) them. A poll
-    /// tells of new ones as an error of the socket.
+    /// Takes the oldest ICMP error that waits, if the socket [keeps](Self::expect_errors) them. A poll tells of new
+    /// ones as an error of the socket.
     pub fn next_icmp_error(&self) -> Option<IcmpError> {
         #[cfg(target_os = "linux")]
         return linux::error_queue::next(self);

@@ -3,12 +3,25 @@
 
 mod requests;
 
+use std::error::Error;
 use std::fmt::Display;
 
 pub use requests::{ConfigFile, ReloadRequests};
 
+use crate::config::Problems;
 use crate::logging::OPERATOR;
 use crate::metrics::{Gauge, MetricError, Registry};
+
+/// Why a configuration was refused; the one before stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError<E: Error + 'static> {
+    /// Every fault of the file.
+    #[error(transparent)]
+    File(Problems),
+    /// It does not fit what runs.
+    #[error(transparent)]
+    Config(E),
+}
 
 /// What came of a new configuration, by its keys.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use net_io::clock;
-use ops::config::{Problems, ProxyListeners};
+use ops::config::ProxyListeners;
 use ops::logging::LogConfig;
 use ops::reload::{self, Reloaded};
 use ops::tls::{Certificates, Watch};
@@ -18,15 +18,7 @@ use crate::config::{ALPN, Config};
 use crate::{shard, stream};
 
 /// Why a configuration was refused; the one before stays in force.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// Every fault of the file.
-    #[error(transparent)]
-    File(#[from] Problems),
-    /// It does not fit what runs.
-    #[error(transparent)]
-    Config(#[from] BindError),
-}
+pub type ReloadError = reload::ReloadError<BindError>;
 
 impl Server {
     /// Takes over the configuration file at `path`, whole or not at all, and logs what came of it. The certificate is read
@@ -35,8 +27,8 @@ impl Server {
     /// # Errors
     /// Every fault of the file. The configuration in force stays.
     pub fn reload_file(&mut self, path: &Path) -> Result<Reloaded, ReloadError> {
-        let loaded = ops::config::load::<Config>(path).map_err(ReloadError::from);
-        let outcome = loaded.and_then(|config| self.take_over(config));
+        let loaded = ops::config::load::<Config>(path).map_err(ReloadError::File);
+        let outcome = loaded.and_then(|config| self.take_over(config).map_err(ReloadError::Config));
         self.tell(outcome)
     }
 
@@ -45,7 +37,7 @@ impl Server {
     /// # Errors
     /// What is wrong with it. The configuration in force stays.
     pub fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
-        let outcome = self.take_over(config);
+        let outcome = self.take_over(config).map_err(ReloadError::Config);
         self.tell(outcome)
     }
 
@@ -59,17 +51,17 @@ impl Server {
     }
 
     /// Everything that can fail comes first.
-    fn take_over(&mut self, new: Config) -> Result<Reloaded, ReloadError> {
+    fn take_over(&mut self, new: Config) -> Result<Reloaded, BindError> {
         let reloaded = compare(&new, &self.config);
         let config = keep_started(new, &self.config);
         if let Some(reason) = config.proxy.fault(&config.listen) {
             let key = "proxy";
-            return Err(BindError::Config { key, reason }.into());
+            return Err(BindError::Config { key, reason });
         }
         let limits = if config.limits == self.config.limits {
             Arc::clone(&self.limits)
         } else {
-            Arc::new(source_limits(&config.limits).map_err(BindError::System)?)
+            Arc::new(source_limits(&config.limits)?)
         };
         if let (Some(served), Some(_)) = (&mut self.served, &config.tls) {
             served.take_over(&config)?;

@@ -6,9 +6,7 @@
 //! started; the keys are named in the log.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use ops::config::Problems;
 use ops::logging::LogConfig;
 use ops::reload::{self, Reloaded};
 use ops::tls::{Certificates, Watch};
@@ -18,15 +16,7 @@ use crate::config::{ALPN, Config, Shared, host_addresses, relay_config};
 use crate::shard::{Command, NewConfig};
 
 /// Why a configuration was refused; the one before stays in force.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
-    /// Every fault of the file.
-    #[error(transparent)]
-    File(#[from] Problems),
-    /// It does not fit what runs.
-    #[error(transparent)]
-    Config(#[from] BindError),
-}
+pub type ReloadError = reload::ReloadError<BindError>;
 
 impl Server {
     /// Takes over the configuration file at `path`, whole or not at all, and logs what came of it.
@@ -34,8 +24,8 @@ impl Server {
     /// # Errors
     /// Every fault of the file. The configuration in force stays.
     pub fn reload_file(&mut self, path: &Path) -> Result<Reloaded, ReloadError> {
-        let loaded = ops::config::load::<Config>(path).map_err(ReloadError::from);
-        let outcome = loaded.and_then(|config| self.take_over(config));
+        let loaded = ops::config::load::<Config>(path).map_err(ReloadError::File);
+        let outcome = loaded.and_then(|config| self.take_over(config).map_err(ReloadError::Config));
         self.tell(outcome)
     }
 
@@ -44,7 +34,7 @@ impl Server {
     /// # Errors
     /// The first thing that is missing or wrong. The configuration in force stays.
     pub fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
-        let outcome = self.take_over(config);
+        let outcome = self.take_over(config).map_err(ReloadError::Config);
         self.tell(outcome)
     }
 
@@ -57,7 +47,7 @@ impl Server {
     }
 
     /// Everything that can fail comes first.
-    fn take_over(&mut self, new: Config) -> Result<Reloaded, ReloadError> {
+    fn take_over(&mut self, new: Config) -> Result<Reloaded, BindError> {
         let reloaded = compare(&new, &self.setup.config);
         let config = keep_started(new, &self.setup.config);
         check(&config)?;
@@ -69,12 +59,8 @@ impl Server {
         }
         setup.shared = Shared {
             secrets: Shared::secrets(&config),
-            live_ports: Arc::clone(&setup.shared.live_ports),
-            live_tcp_ports: Arc::clone(&setup.shared.live_tcp_ports),
-            ledger: setup.shared.ledger.clone(),
-            listeners: setup.shared.listeners.clone(),
             host: host_addresses(),
-            external: setup.shared.external.clone(),
+            ..setup.shared.clone()
         };
         setup.connections.set_limits(config.streams.clone());
         for shard in &self.shards {

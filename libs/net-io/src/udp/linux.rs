@@ -66,9 +66,6 @@ pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) 
         if options.receive_trains {
             take_trains(socket);
         }
-        if options.icmp_errors {
-            keep_icmp_errors(socket, addr)?;
-        }
     }
     if addr.ip().is_unspecified() {
         match addr {

@@ -157,11 +157,11 @@ fn an_unreachable_port_ends_nothing() {
 fn errors_of_the_network_are_told_of_and_cost_no_datagram() {
     for addr in LOOPBACKS {
         let options = BindOptions {
-            icmp_errors: true,
             send_trains: true,
             ..BindOptions::default()
         };
         let mut a = UdpSocket::bind(addr.parse().unwrap(), &options).unwrap();
+        a.expect_errors().unwrap();
         let mut b = socket(addr, Backend::Native);
         let closed = {
             let gone = socket(addr, Backend::Native);
@@ -199,13 +199,9 @@ fn errors_of_the_network_are_told_of_and_cost_no_datagram() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_lazy_socket_keeps_errors_once_it_is_told_to() {
+fn a_socket_keeps_errors_once_it_is_told_to() {
     for addr in LOOPBACKS {
-        let options = BindOptions {
-            lazy: true,
-            ..BindOptions::default()
-        };
-        let a = UdpSocket::bind(addr.parse().unwrap(), &options).unwrap();
+        let a = socket(addr, Backend::Native);
         let closed = socket(addr, Backend::Native).local_addr();
         let mut batch = SendBatch::new();
         let mut send = || {
@@ -227,11 +223,8 @@ fn a_lazy_socket_keeps_errors_once_it_is_told_to() {
 #[cfg(target_os = "linux")]
 fn what_the_system_itself_refuses_is_no_error_of_the_network() {
     for addr in LOOPBACKS {
-        let options = BindOptions {
-            icmp_errors: true,
-            ..BindOptions::default()
-        };
-        let a = UdpSocket::bind(addr.parse().unwrap(), &options).unwrap();
+        let a = socket(addr, Backend::Native);
+        a.expect_errors().unwrap();
         a.set_dont_fragment(true).unwrap();
         let mut batch = SendBatch::new();
         assert!(batch.push(a.local_addr(), ANY, &[&[0; MAX_DATAGRAM]]));
