@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use stun_wire::TransactionId;
 
-use self::args::{LoadArgs, Target, TurnArgs};
+use self::args::{ClientNet, LoadArgs, Target, TurnArgs};
 use self::net::Net;
 use self::session::{Session, User};
 use crate::output;
@@ -132,6 +132,17 @@ pub enum LoadError {
     /// Longer than Ethernet carries.
     #[error("--wire: with --size {0} packets are longer than a frame")]
     WireSize(u16),
+    /// Nobody's addresses are wanted.
+    #[error("--allocations with --wire needs --client-net: addresses that clients have")]
+    NoClientNet,
+    /// The system would answer for the clients.
+    #[error("--client-net {net} has this host's own address {own} in it")]
+    OwnClientNet {
+        /// The network.
+        net: ClientNet,
+        /// The address.
+        own: IpAddr,
+    },
     /// The path to take neighbours' addresses from has not been walked.
     #[error("--wire: nothing that the peer sends arrives through {0}")]
     WirePeer(SocketAddr),

@@ -58,7 +58,17 @@ fn frames_that_cannot_be_are_told_with_their_option() {
         ("--wire", "--wire to 127.0.0.1:"),
         ("--wire --direction echo", "--wire cannot be combined"),
         ("--wire --window 5", "cannot be used with '--window"),
-        ("--wire --allocations", "cannot be used with"),
+        ("--wire --allocations", "needs --client-net"),
+        ("--wire --client-net 198.18.3.0/24", "--allocations"),
+        ("--allocations --client-net 198.18.3.0/24", "--wire"),
+        (
+            "--wire --allocations --client-net 192.0.2.0/24",
+            "within 198.18.0.0/15",
+        ),
+        (
+            "--wire --allocations --client-net 198.18.3.0/24",
+            "--wire to 127.0.0.1:",
+        ),
         ("--wire --burst 2 --offload", "cannot be used with"),
         ("--offload", "--burst"),
     ];

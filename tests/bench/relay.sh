@@ -27,6 +27,8 @@ load_ns=rp-bench-$$-load
 # RFC 2544's benchmark network: one cable for clients, one for peers.
 client_net=198.18.1
 peer_net=198.18.2
+# Clients of the row of allocations: at addresses behind the first cable that nobody has.
+nobodys_net=198.18.3
 user=bench
 password=for-the-bench-alone
 dir=$(mktemp -d)
@@ -102,6 +104,9 @@ make_network() {
     ip -n "$load_ns" link set lo up
     cable c "$client_net"
     cable p "$peer_net"
+    # To an Ethernet address that nobody has: packets cross the cable and are dropped behind the listening of the load.
+    ip -n "$server_ns" neigh replace "$nobodys_net.1" lladdr 02:00:00:00:00:01 dev cs nud permanent
+    ip -n "$server_ns" route add "$nobodys_net.0/24" via "$nobodys_net.1" dev cs onlink
 }
 
 # Real-time priority keeps other work of the machine from coming in between; only with ksoftirqd raised too, which would
@@ -206,7 +211,10 @@ options() {
         trains-up) told=(--burst 32 --offload --window 1024) ;;
         trains-down) told=(--burst 32 --offload --window 1024 --direction down) ;;
         flows128) told=("${flood[@]}" --rate 100000 --clients 128) ;;
-        allocations) told=(--allocations --clients 64) ;;
+        allocations)
+            told=(--allocations --clients 256)
+            [ "$wire" = no ] || told+=(--wire --client-net "$nobodys_net.0/24")
+            ;;
         *) die "no such work: $1" ;;
     esac
 }

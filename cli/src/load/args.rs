@@ -1,7 +1,9 @@
 //! Options of `load`, each with its bound: a slip of the finger is no flood for an hour.
 
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -85,7 +87,7 @@ pub struct TurnArgs {
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub burst: u16,
     /// Send ready-made Ethernet frames, which is cheaper than sockets: Linux, IPv4, CAP_NET_RAW, and a server that is not on
-    /// this host's loopback; the system still receives
+    /// this host's loopback; the system still receives. With --allocations answers are taken as frames too: see --client-net
     #[arg(long, conflicts_with_all = ["window", "offload"])]
     pub wire: bool,
     /// Send each burst as one and take as one what arrives so (UDP GSO and GRO): Linux
@@ -95,8 +97,12 @@ pub struct TurnArgs {
     #[arg(long)]
     pub pairs: bool,
     /// No packets: 401, Allocate, CreatePermission, ChannelBind, Refresh to 0, from a new port each time
-    #[arg(long, conflicts_with_all = ["pairs", "rate", "burst", "direction", "framing", "size", "window", "wire", "offload"])]
+    #[arg(long, conflicts_with_all = ["pairs", "rate", "burst", "direction", "framing", "size", "window", "offload"])]
     pub allocations: bool,
+    /// With --allocations --wire: the addresses that clients have, which are nobody's and which the server reaches through
+    /// this host; of 198.18.0.0/15, the network for benchmarks (RFC 2544)
+    #[arg(long, value_name = "ADDRESS/BITS", requires_all = ["allocations", "wire"])]
+    pub client_net: Option<ClientNet>,
     /// What every run has.
     #[command(flatten)]
     pub run: RunArgs,
@@ -154,6 +160,68 @@ pub enum Framing {
     Send,
 }
 
+/// Addresses for clients that are nobody's: a prefix of IPv4 with two hosts at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientNet {
+    first: u32,
+    bits: u32,
+}
+
+/// RFC 2544's network for benchmarks, 198.18.0.0/15: no packet of ours claims to come from anybody's address.
+const BENCHMARKS: ClientNet = ClientNet {
+    first: 0xC612_0000,
+    bits: 15,
+};
+
+impl ClientNet {
+    /// How many addresses are neither the network's own nor that for all.
+    pub(crate) fn hosts(self) -> u32 {
+        (1 << (32 - self.bits)) - 2
+    }
+
+    /// One of these, by number.
+    pub(crate) fn host(self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.first + 1 + number % self.hosts())
+    }
+
+    pub(crate) fn contains(self, ip: IpAddr) -> bool {
+        let mask = u32::MAX << (32 - self.bits);
+        matches!(ip, IpAddr::V4(ip) if ip.to_bits() & mask == self.first)
+    }
+}
+
+impl FromStr for ClientNet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('/').and_then(|(address, bits)| {
+            let address: Ipv4Addr = address.parse().ok()?;
+            Some((address, bits.parse::<u32>().ok()?))
+        });
+        let (address, bits) = parsed.ok_or("a prefix such as 198.18.3.0/24")?;
+        let net = Self {
+            first: address.to_bits(),
+            bits,
+        };
+        let is_within =
+            (BENCHMARKS.bits..=30).contains(&bits) && BENCHMARKS.contains(address.into());
+        if !is_within {
+            return Err("a prefix of 15 to 30 bits within 198.18.0.0/15".to_owned());
+        }
+        if net.contains(address.into()) {
+            Ok(net)
+        } else {
+            Err(format!("{address} has bits beyond the first {bits}"))
+        }
+    }
+}
+
+impl fmt::Display for ClientNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from_bits(self.first), self.bits)
+    }
+}
+
 impl TurnArgs {
     /// More is offered than the server takes, without regard to what arrives.
     pub(crate) fn is_flood(&self) -> bool {
@@ -183,6 +251,29 @@ pub(crate) fn seconds_within(text: &str, bounds: RangeInclusive<f64>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_are_of_the_network_for_benchmarks() {
+        let net: ClientNet = "198.18.3.0/24".parse().expect("a network");
+        assert_eq!(net.to_string(), "198.18.3.0/24");
+        assert_eq!(net.hosts(), 254);
+        let ends = [net.host(0), net.host(253), net.host(254)];
+        assert_eq!(ends.map(|host| host.octets()[3]), [1, 254, 1]);
+        assert!(net.contains([198, 18, 3, 9].into()) && !net.contains([198, 18, 4, 9].into()));
+        assert_eq!("198.18.0.0/15".parse().map(ClientNet::hosts), Ok(131_070));
+        for text in [
+            "198.18.3.0",
+            "198.18.3.1/24",
+            "198.18.3.0/31",
+            "198.16.0.0/14",
+            "198.20.0.0/24",
+            "192.0.2.0/24",
+            "fd00::/64",
+            "198.18.3.0/x",
+        ] {
+            assert!(text.parse::<ClientNet>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn no_run_is_longer_than_two_minutes() {

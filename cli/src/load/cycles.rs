@@ -2,17 +2,19 @@
 //!
 //! Each cycle is a new client at a new port, as players are; what it asked for is given back before the next.
 
+mod clients;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use stun_wire::TransactionId;
 
 use super::args::TurnArgs;
-use super::net::{Net, unspecified};
-use super::report::Cycles;
+use super::report::{Cycles, Failures};
 use super::session::{Session, SessionError, Step, User};
 use super::stopwatch::{Figures, Stopwatch};
-use super::{Ids, LoadError, RETRANSMISSIONS, ask};
+use super::{Ids, LoadError, RETRANSMISSIONS};
+use clients::Clients;
 
 /// How often requests without an answer are looked for.
 const CHECK: Duration = Duration::from_millis(20);
@@ -41,14 +43,16 @@ enum State {
     Answered,
     /// The server refused, or is silent.
     Failed,
+    /// Nothing is asked: not yet, or not any more.
+    Idle,
 }
 
 /// A whole run.
 struct Run<'a> {
     user: User<'a>,
-    server: SocketAddr,
     peer: SocketAddr,
-    net: Net,
+    server: SocketAddr,
+    clients: Clients,
     ids: Ids,
     slots: Vec<Slot>,
     completed: u64,
@@ -59,49 +63,64 @@ struct Run<'a> {
 /// Makes and ends allocations for as long as wanted.
 pub(super) fn measure(args: &TurnArgs) -> Result<Cycles, LoadError> {
     let ip = args.peer_bind.ok_or(LoadError::NoPeer)?;
+    let mut ids = Ids::new()?;
+    let clients = if args.wire {
+        let net = args.client_net.ok_or(LoadError::NoClientNet)?;
+        Clients::as_frames(args.server, net, (args.login(), ids.next()))?
+    } else {
+        Clients::at_sockets(args.server)?
+    };
     let mut run = Run {
         user: args.login(),
-        server: args.server,
         peer: SocketAddr::new(ip, PEER_PORT),
-        net: Net::new()?,
-        ids: Ids::new()?,
+        server: args.server,
+        clients,
+        ids,
         slots: Vec::new(),
         completed: 0,
         failed: 0,
         refusal: None,
     };
-    let outcome = run.drive(args);
-    run.release();
-    Ok(Cycles::new(args.clients, run.failed, outcome?))
+    let mut watch = Stopwatch::start(&args.run);
+    let outcome = run.drive(args.clients, &mut watch);
+    run.release(&watch);
+    let failures = Failures {
+        count: run.failed,
+        last_refusal: run.refusal.map(|refusal| refusal.to_string()),
+    };
+    Ok(Cycles::new(args.clients, failures, outcome?))
 }
 
 impl Run<'_> {
-    fn drive(&mut self, args: &TurnArgs) -> Result<Figures, LoadError> {
-        let mut watch = Stopwatch::start(&args.run);
-        for number in 0..usize::from(args.clients) {
-            self.net.add(unspecified(self.server.ip()))?;
+    fn drive(&mut self, clients: u16, watch: &mut Stopwatch) -> Result<Figures, LoadError> {
+        for number in 0..usize::from(clients) {
+            self.clients.add()?;
             self.slots.push(Slot::new(self.peer));
-            self.ask(number, &watch);
+            self.ask(number, watch);
         }
         let mut next_check = CHECK;
         loop {
-            self.net.flush();
-            let (slots, user, server) = (&mut self.slots, self.user, self.server);
-            let refusal = &mut self.refusal;
-            self.net.receive(CHECK, |number, datagram| {
-                if let Some(slot) = slots.get_mut(number).filter(|_| datagram.from == server) {
-                    slot.take(user, datagram.bytes, refusal);
-                }
-            })?;
+            self.exchange(CHECK)?;
             if watch.elapsed() >= next_check {
-                self.ask_again(&watch);
+                self.ask_again(watch);
                 next_check = watch.elapsed() + CHECK;
             }
-            self.go_on(&watch)?;
+            self.go_on(watch)?;
             if let Some(figures) = watch.lap(|| Ok(self.completed))? {
                 return Ok(figures);
             }
         }
+    }
+
+    /// Sends what is waiting and takes what comes within `patience`.
+    fn exchange(&mut self, patience: Duration) -> Result<(), LoadError> {
+        self.clients.flush();
+        let (slots, user, refusal) = (&mut self.slots, self.user, &mut self.refusal);
+        self.clients.receive(patience, |number, answer| {
+            if let Some(slot) = slots.get_mut(number) {
+                slot.take(user, answer, refusal);
+            }
+        })
     }
 
     /// What each client that has its answer does next.
@@ -112,21 +131,19 @@ impl Run<'_> {
             };
             let done = slot.session.step() == Step::Done;
             match slot.state {
-                State::Waiting => continue,
+                State::Waiting | State::Idle => continue,
                 State::Answered if !done => {}
                 State::Answered => {
                     self.completed += 1;
                     *slot = Slot::new(self.peer);
-                    self.net.replace(number, unspecified(self.server.ip()))?;
+                    self.clients.replace(number)?;
                 }
                 State::Failed => {
                     self.failed += 1;
-                    self.give_up_if_hopeless()?;
                     // Its allocation, if it has one, is left to end by itself.
-                    if let Some(slot) = self.slots.get_mut(number) {
-                        *slot = Slot::new(self.peer);
-                    }
-                    self.net.replace(number, unspecified(self.server.ip()))?;
+                    *slot = Slot::new(self.peer);
+                    self.give_up_if_hopeless()?;
+                    self.clients.replace(number)?;
                 }
             }
             self.ask(number, watch);
@@ -161,7 +178,7 @@ impl Run<'_> {
         slot.asked = watch.elapsed();
         slot.tries = 1;
         slot.state = State::Waiting;
-        self.net.push(number, self.server, &[&slot.request]);
+        self.clients.push(number, &slot.request);
     }
 
     fn ask_again(&mut self, watch: &Stopwatch) {
@@ -175,53 +192,38 @@ impl Run<'_> {
                 Some(_) if slot.tries < RETRANSMISSIONS.len() => {
                     slot.tries += 1;
                     slot.asked = watch.elapsed();
-                    self.net.push(number, self.server, &[&slot.request]);
+                    self.clients.push(number, &slot.request);
                 }
                 _ => slot.state = State::Failed,
             }
         }
     }
 
-    /// Waits for the answers that are due: an allocation that is not heard of cannot be given back.
-    fn hear_the_last(&mut self) {
-        let (user, server) = (self.user, self.server);
-        let began = net_io::clock::mono();
-        while self.slots.iter().any(|slot| slot.state == State::Waiting)
-            && let Some(left) = LAST.checked_sub(began.elapsed())
-        {
-            let (slots, refusal) = (&mut self.slots, &mut self.refusal);
-            let heard = self.net.receive(left.min(CHECK), |number, datagram| {
-                if let Some(slot) = slots.get_mut(number).filter(|_| datagram.from == server) {
-                    slot.take(user, datagram.bytes, refusal);
+    /// Gives back what the last, unfinished cycles hold, as far as the server answers in time. An answer that is due is
+    /// waited for: an allocation that is not heard of cannot be given back.
+    fn release(&mut self, watch: &Stopwatch) {
+        let until = watch.elapsed() + LAST;
+        while watch.elapsed() < until {
+            for number in 0..self.slots.len() {
+                let Some(slot) = self.slots.get_mut(number) else {
+                    continue;
+                };
+                if matches!(slot.state, State::Waiting | State::Idle) {
+                    continue;
                 }
-            });
-            if heard.is_err() {
+                if slot.session.relayed().is_none() || slot.session.step() == Step::Done {
+                    slot.state = State::Idle;
+                    continue;
+                }
+                slot.session.release();
+                self.ask(number, watch);
+            }
+            if self.slots.iter().all(|slot| slot.state == State::Idle) {
                 return;
             }
-        }
-    }
-
-    /// Gives back what the last, unfinished cycles hold, as far as the server answers.
-    fn release(&mut self) {
-        self.hear_the_last();
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            if slot.session.relayed().is_none() || slot.session.step() == Step::Done {
-                continue;
-            }
-            slot.session.release();
-            while slot.session.step() != Step::Done {
-                let id = self.ids.next();
-                if ask(
-                    &mut self.net,
-                    number,
-                    self.server,
-                    (&mut slot.session, self.user),
-                    id,
-                )
-                .is_err()
-                {
-                    return;
-                }
+            self.ask_again(watch);
+            if self.exchange(CHECK).is_err() {
+                return;
             }
         }
     }
@@ -237,7 +239,7 @@ impl Slot {
             request: Vec::new(),
             asked: Duration::ZERO,
             tries: 0,
-            state: State::Waiting,
+            state: State::Idle,
         }
     }
 

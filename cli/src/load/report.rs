@@ -92,9 +92,18 @@ pub(crate) struct Cycles {
     pub(crate) cycles_per_second: f64,
     /// Refused or never answered, whole run.
     pub(crate) failed: u64,
+    /// What the server said to one of these; without it they are silence.
+    pub(crate) last_refusal: Option<String>,
     pub(crate) server_cpu_us_per_cycle: Option<f64>,
     pub(crate) server_busy: Option<f64>,
     pub(crate) load_busy: Option<f64>,
+}
+
+/// Cycles that came to nothing.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    pub(crate) count: u64,
+    pub(crate) last_refusal: Option<String>,
 }
 
 /// Binding answers.
@@ -144,13 +153,14 @@ impl Relayed {
 }
 
 impl Cycles {
-    pub(crate) fn new(at_once: u16, failed: u64, figures: Figures) -> Self {
+    pub(crate) fn new(at_once: u16, failures: Failures, figures: Figures) -> Self {
         Self {
             at_once,
             seconds: figures.seconds,
             cycles: figures.done,
             cycles_per_second: figures.per_second,
-            failed,
+            failed: failures.count,
+            last_refusal: failures.last_refusal,
             server_cpu_us_per_cycle: figures.server_cpu_us,
             server_busy: figures.server_busy,
             load_busy: figures.load_busy,
@@ -163,6 +173,9 @@ impl Cycles {
             "{:.0} allocation cycles/s ({} in {:.1} s), {} failed",
             self.cycles_per_second, self.cycles, self.seconds, self.failed
         );
+        if let Some(refusal) = &self.last_refusal {
+            text += &format!(", the last so: {refusal}");
+        }
         text += &costs(
             self.server_cpu_us_per_cycle,
             "cycle",

@@ -127,13 +127,14 @@ impl Link {
 }
 
 /// The address that the system would send from.
-fn source_towards(to: SocketAddr) -> std::io::Result<IpAddr> {
+pub(super) fn source_towards(to: SocketAddr) -> std::io::Result<IpAddr> {
     let socket = UdpSocket::bind((super::net::unspecified(to.ip()), 0))?;
     socket.connect(to)?;
     Ok(socket.local_addr()?.ip())
 }
 
-fn four(address: SocketAddr) -> Result<SocketAddrV4, LoadError> {
+/// Frames are made of IPv4 alone.
+pub(super) fn four(address: SocketAddr) -> Result<SocketAddrV4, LoadError> {
     match address {
         SocketAddr::V4(address) => Ok(address),
         SocketAddr::V6(address) => Err(LoadError::WireFamily(IpAddr::V6(*address.ip()))),

@@ -1,4 +1,4 @@
-//! Ready-made frames on a packet socket: UDP over IPv4 that leaves by no UDP socket (Linux, `CAP_NET_RAW`).
+//! Packet sockets: UDP over IPv4 that leaves by no UDP socket, and comes to none (Linux, `CAP_NET_RAW`).
 //!
 //! For whoever has to offer more packets than a socket call each allows, such as a load generator. What a frame says is
 //! fixed beforehand; of one that leaves again and again only a few bytes change. A frame passes neither the routing
@@ -214,6 +214,92 @@ impl WireSocket {
     }
 }
 
+/// What came by [`WireReceiver`]: UDP over IPv4, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival<'a> {
+    /// Who sent it.
+    pub from: SocketAddrV4,
+    /// Whom it was for: an address of this host or any other.
+    pub to: SocketAddrV4,
+    /// The payload.
+    pub bytes: &'a [u8],
+}
+
+/// A packet socket that receives what one UDP sender sends through an Ethernet interface, to whatever address. Checksums are
+/// not looked at. The system goes on with each packet as if nobody had listened.
+#[derive(Debug)]
+pub struct WireReceiver {
+    #[cfg(target_os = "linux")]
+    inner: socket2::Socket,
+    memory: Vec<u8>,
+}
+
+impl WireReceiver {
+    /// On the interface of this name, with room for `buffer` bytes; the system may give less.
+    ///
+    /// # Errors
+    /// The system refuses (`CAP_NET_RAW` is needed), or there is no such interface.
+    pub fn bind(interface: &str, from: SocketAddrV4, buffer: usize) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        return linux::listen(interface, from, buffer).map(|inner| Self {
+            inner,
+            memory: vec![0; MAX_FRAME],
+        });
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (from, buffer);
+            Err(unsupported_interface(interface))
+        }
+    }
+
+    /// Takes what has arrived, up to `most` packets, without waiting; how many they were.
+    ///
+    /// # Errors
+    /// The system's: the interface is gone or down.
+    pub fn receive(&mut self, most: usize, mut take: impl FnMut(Arrival<'_>)) -> io::Result<usize> {
+        for taken in 0..most {
+            let Some(len) = self.receive_one()? else {
+                return Ok(taken);
+            };
+            if let Some(arrival) = self.memory.get(..len).and_then(datagram) {
+                take(arrival);
+            }
+        }
+        Ok(most)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn receive_one(&mut self) -> io::Result<Option<usize>> {
+        linux::receive(&self.inner, &mut self.memory)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn receive_one(&mut self) -> io::Result<Option<usize>> {
+        Err(unsupported_interface(""))
+    }
+}
+
+/// Takes a whole IPv4 packet without options apart; none if it is no whole UDP datagram.
+fn datagram(packet: &[u8]) -> Option<Arrival<'_>> {
+    let (ip, rest) = packet.split_first_chunk::<IPV4>()?;
+    let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    // More Fragments, and the fragment's place: what is no part of more is 0 in both.
+    let is_part = u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0;
+    if ip[0] != 0x45 || ip[9] != 17 || is_part {
+        return None;
+    }
+    // An Ethernet frame has a least length: what is behind the packet is no part of it.
+    let rest = rest.get(..total.checked_sub(IPV4)?)?;
+    let (udp, _) = rest.split_first_chunk::<UDP>()?;
+    let len = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
+    let end = |ip: [u8; 4], port: [u8; 2]| SocketAddrV4::new(ip.into(), u16::from_be_bytes(port));
+    Some(Arrival {
+        from: end([ip[12], ip[13], ip[14], ip[15]], [udp[0], udp[1]]),
+        to: end([ip[16], ip[17], ip[18], ip[19]], [udp[2], udp[3]]),
+        bytes: rest.get(UDP..len)?,
+    })
+}
+
 #[cfg(not(target_os = "linux"))]
 fn unsupported_interface(_interface: &str) -> io::Error {
     unsupported(Ipv4Addr::UNSPECIFIED)
@@ -250,6 +336,35 @@ mod tests {
         let (udp, payload) = rest.split_at(UDP);
         assert_eq!(udp, [0x0f, 0xa0, 0x0d, 0x96, 0, 13, 0, 0]);
         assert_eq!(payload, b"hello");
+    }
+
+    #[test]
+    fn a_frame_taken_apart_is_what_it_was_made_of() {
+        let (from, to) = ends();
+        let frame = frame((OWN, HOP), (from, to), b"hello").unwrap();
+        let mut packet = frame[ETHERNET..].to_vec();
+        let bytes = b"hello".as_slice();
+        assert_eq!(datagram(&packet), Some(Arrival { from, to, bytes }));
+        packet.extend_from_slice(&[0; 9]);
+        let padded = datagram(&packet).unwrap();
+        assert_eq!(padded.bytes, bytes, "what fills the frame is left out");
+        for len in 0..IPV4 + UDP + bytes.len() {
+            assert_eq!(datagram(&packet[..len]), None, "cut after {len} bytes");
+        }
+        // Options, another protocol, more fragments, a later fragment, lengths that no datagram can have.
+        for (at, byte) in [
+            (0, 0x46),
+            (9, 6),
+            (6, 0x20),
+            (7, 1),
+            (3, 19),
+            (25, 7),
+            (25, 14),
+        ] {
+            let mut wrong = packet.clone();
+            wrong[at] = byte;
+            assert_eq!(datagram(&wrong), None, "byte {at} is {byte}");
+        }
     }
 
     #[test]
@@ -295,5 +410,6 @@ mod tests {
     #[test]
     fn an_interface_that_is_none_is_an_error() {
         assert!(WireSocket::bind("no-such-link").is_err());
+        assert!(WireReceiver::bind("no-such-link", ends().0, 1 << 16).is_err());
     }
 }

@@ -98,6 +98,18 @@ impl Lab {
         Ok(address.into())
     }
 
+    /// Sends what is for a whole network to a server, which does not send it on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn route_to(&self, server: &Server, net: &str) -> Result<()> {
+        server.host.sysctl("net/ipv4/ip_forward", "0")?;
+        let Server { address4, line, .. } = server;
+        self.core
+            .namespace()
+            .ip(&format!("route add {net} via {address4} dev {line}"))
+    }
+
     /// Adds a home with the given access: the next address of 198.51.100.0/24 outside, 192.168.1.10 inside.
     ///
     /// # Errors

@@ -70,6 +70,29 @@ fn frames_at_an_even_rate_are_followed_one_by_one() -> Result<()> {
 }
 
 #[test]
+fn clients_that_have_no_socket_get_allocations_and_give_them_back() -> Result<()> {
+    let Some(bench) = Bench::new(&[Need::Lab])? else {
+        return Ok(());
+    };
+    let net = "198.18.3.0/24";
+    bench.lab.route_to(&bench.far, net)?;
+    let told = bench.load(&format!(
+        "--allocations --wire --client-net {net} --clients 8"
+    ))?;
+    ensure!(told["cycles"].as_u64() > Some(0), "{told}");
+    ensure!(told["failed"].as_u64() == Some(0), "{told}");
+    ensure!(told["last_refusal"].is_null(), "{told}");
+    let made = bench
+        .turn
+        .metric("rallypoint_turn_allocations_created_total", &[])?;
+    ensure!(made > 0.0, "{told}");
+    bench
+        .turn
+        .metric_reaches("rallypoint_turn_allocations_ended_total", &[], made)?;
+    Ok(())
+}
+
+#[test]
 fn bursts_cross_a_cable_as_trains_without_loss() -> Result<()> {
     let Some(bench) = Bench::new(&[Need::Lab])? else {
         return Ok(());
@@ -103,10 +126,10 @@ fn without_the_capability_the_option_is_named() -> Result<()> {
 
 /// A relay on one machine, and another that loads it.
 struct Bench {
-    _turn: Daemon,
+    turn: Daemon,
     relay: Server,
     far: Server,
-    _lab: Lab,
+    lab: Lab,
     _directory: TempDir,
 }
 
@@ -143,10 +166,10 @@ exempt = ["203.0.113.0/24"]"#
         let turn = program(binaries::TURN)?;
         let turn = Daemon::start(machine, &turn, &config, TURN_ADMIN.parse()?)?;
         Ok(Some(Self {
-            _turn: turn,
+            turn,
             relay,
             far,
-            _lab: lab,
+            lab,
             _directory: directory,
         }))
     }

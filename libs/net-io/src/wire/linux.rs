@@ -12,12 +12,14 @@
 )]
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Read as _};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::AsRawFd as _;
 
+use std::net::SocketAddrV4;
+
 use libc::{c_int, c_uint, c_void};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::{FrameBatch, MAX_FRAMES, Mac};
 use crate::udp::linux::{retry_interrupted, set_option};
@@ -34,15 +36,9 @@ pub(super) fn bind(interface: &str) -> io::Result<(Socket, Mac)> {
         libc::PACKET_QDISC_BYPASS,
         1,
     )?;
+    bind_to(&socket, index, 0)?;
     let mut address = empty_address();
-    address.sll_family = libc::AF_PACKET as _;
-    address.sll_ifindex = index;
     let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the address lives through the call, and the length is its own.
-    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
-    if bound != 0 {
-        return Err(io::Error::last_os_error());
-    }
     // SAFETY: address and length live through the call, which writes at most as many bytes as the length says.
     let named =
         unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &raw mut len) };
@@ -56,6 +52,71 @@ pub(super) fn bind(interface: &str) -> io::Result<(Socket, Mac)> {
             io::ErrorKind::Unsupported,
             format!("{interface} is no Ethernet"),
         )),
+    }
+}
+
+/// A socket that takes what UDP over IPv4 comes from `from` through the interface, as packets without the link's header.
+pub(super) fn listen(interface: &str, from: SocketAddrV4, buffer: usize) -> io::Result<Socket> {
+    let index = index_of(interface)?;
+    // Protocol 0 until it is bound: not a packet passes the filter by.
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+    socket.set_nonblocking(true)?;
+    socket.set_recv_buffer_size(buffer)?;
+    socket.attach_filter(&only_from(from))?;
+    bind_to(&socket, index, (libc::ETH_P_IP as u16).to_be())?;
+    Ok(socket)
+}
+
+/// Receives a packet; none if there is none.
+pub(super) fn receive(socket: &Socket, into: &mut [u8]) -> io::Result<Option<usize>> {
+    let mut socket = socket;
+    loop {
+        match socket.read(into) {
+            Ok(len) => return Ok(Some(len)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Let in: UDP from this address and port, behind an IPv4 header without options.
+fn only_from(from: SocketAddrV4) -> [SockFilter; 10] {
+    // linux/bpf_common.h and linux/filter.h.
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_BYTE: u16 = 0x30;
+    const IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let load = |code, at| SockFilter::new(code, 0, 0, at);
+    // `left`: instructions from here to the last, which drops.
+    let unless = |left, k| SockFilter::new(IF_EQUAL, 0, left, k);
+    [
+        load(LOAD_BYTE, 0),
+        unless(7, 0x45),
+        load(LOAD_BYTE, 9),
+        unless(5, 17),
+        load(LOAD_WORD, 12),
+        unless(3, from.ip().to_bits()),
+        load(LOAD_HALF, 20),
+        unless(1, from.port().into()),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+        SockFilter::new(RETURN, 0, 0, 0),
+    ]
+}
+
+fn bind_to(socket: &Socket, index: c_int, protocol: u16) -> io::Result<()> {
+    let mut address = empty_address();
+    address.sll_family = libc::AF_PACKET as _;
+    address.sll_ifindex = index;
+    address.sll_protocol = protocol;
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the address lives through the call, and the length is its own.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
+    if bound == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
