@@ -8,7 +8,8 @@
 # RUNS (3) of SECONDS_EACH (1.5) for each cell; after LIMIT (180) seconds no further run is begun. WORKS picks rows.
 # WIRE=no sends from sockets with a window in place of a flood of frames,
 # REALTIME=no leaves the scheduler alone, STEERING=yes moves receive work to the receiver's core, OFFLOAD=no has the system cut
-# trains before the cable (needs ethtool). README.md beside this says what it measures.
+# trains before the cable (needs ethtool), FLOOR=yes measures a server that checks nothing too. README.md beside this says what
+# it measures.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,6 +22,7 @@ wire=${WIRE:-yes}
 realtime=${REALTIME:-yes}
 steering=${STEERING:-no}
 offload=${OFFLOAD:-yes}
+floor=${FLOOR:-no}
 
 server_ns=rp-bench-$$-server
 load_ns=rp-bench-$$-load
@@ -74,6 +76,8 @@ check() {
     for program in rallypoint rallypoint-turn rallypoint-stun; do
         [ -x "$programs/$program" ] || die "$programs/$program is missing; build it first"
     done
+    [ "$floor" = no ] || [ -x "$programs/examples/floor" ] ||
+        die "FLOOR=yes needs $programs/examples/floor: cargo build --release -p turn-relay --example floor"
 }
 
 # cable NAME NETWORK: a veth pair, .1 at the server and .2 at the load. With steering all receive work of the server's end is
@@ -176,8 +180,12 @@ TOML
         --no-stdout-log -l /dev/null --pidfile "$dir/coturn.pid" -b "$dir/turndb"
     start turn "$programs/rallypoint-turn" --config "$dir/turn.toml" run
     start stun "$programs/rallypoint-stun" --config "$dir/stun.toml" run
-    local port
-    for port in 3478 3479 3480; do
+    local port ports=(3478 3479 3480)
+    if [ "$floor" = yes ]; then
+        start floor "$programs/examples/floor" "$client_net.1:3481" "$peer_net.1" "$user" "$password"
+        ports+=(3481)
+    fi
+    for port in "${ports[@]}"; do
         local try=0
         until load stun --server "$client_net.1:$port" --seconds 0.1 --window 4 >/dev/null 2>"$dir/error"; do
             try=$((try + 1))
@@ -284,6 +292,17 @@ HEAD
                     order[i], cr / 1000, cc, rr / 1000, rc, rr / cr, cc / rc, missing, median(server[c]), median(server[r]), \
                     median(load[c]), median(load[r]), cs, rs
             }
+            for (i = 1; i <= works; i++) {
+                f = order[i] " floor"; c = order[i] " coturn"; r = order[i] " rallypoint"
+                if (!(f in cpu) || !(c in cpu) || !(r in cpu)) continue
+                if (!floors++) {
+                    print "\n| floor of | thousands/s | us each | coturn to it, CPU | coturn to ours | ours to it | server busy |"
+                    print "| --- | --- | --- | --- | --- | --- | --- |"
+                }
+                fc = median(cpu[f]); cc = median(cpu[c]); rc = median(cpu[r])
+                printf "| %s | %.1f | %.2f | %.2fx | %.2fx | %.2fx | %.2f |\n", order[i], median(rate[f]) / 1000, fc, \
+                    cc / fc, cc / rc, rc / fc, median(server[f])
+            }
             if (!any) exit
             print "\n| latency of | coturn, p50 us | p99 us | rallypoint, p50 us | p99 us | p99, spread (c / r) |"
             print "| --- | --- | --- | --- | --- | --- |"
@@ -314,6 +333,10 @@ for run in $(seq "$runs"); do
             ours=(rallypoint 3479 "$turn_pid")
         fi
         measure "$work" "${ours[@]}" || echo "run $run of $work on ours is left out" >&2
+        # The floor knows channels, and a client's only one.
+        if [ "$floor" = yes ] && [[ ! "$work" =~ ^(binding|pair)$ ]]; then
+            measure "$work" floor 3481 "$floor_pid" || echo "run $run of $work on the floor is left out" >&2
+        fi
     done
 done
 table
