@@ -1,12 +1,15 @@
-# Two network namespaces, for memory.sh and shards.sh, which source this: `server_ns` joined to `load_ns` by cables. What is
-# started in them is ended by its id, and all of it removed, also when interrupted.
+# Two network namespaces, for relay.sh, memory.sh and shards.sh, which source this: `server_ns` joined to `load_ns` by cables.
+# What is started in them is ended by its id, and all of it removed, also when interrupted.
 
 server_ns=rp-bench-$$-server
 load_ns=rp-bench-$$-load
 dir=$(mktemp -d)
 pids=()
-# What the load is run by.
+# What servers and the load are run by; each must exec the next.
+on_server=()
 on_load=()
+# Processes of the system whose priority was raised.
+raised=()
 # Open files that a process can be allowed.
 files=200000
 prlimit --nofile="$files:$files" true 2>/dev/null || files=$(ulimit -Hn)
@@ -45,12 +48,15 @@ cable() {
     ip -n "$load_ns" link set "$1l" up
 }
 
-# start COMMAND...: a server that may open many files; its process id into `started`.
+# start NAME COMMAND...: a server that may open many files; its process id into the variables `started` and NAME_pid.
 start() {
-    ip netns exec "$server_ns" prlimit --nofile="$files:$files" "$@" >"$dir/server.log" 2>&1 &
+    local name=$1
+    shift
+    ip netns exec "$server_ns" "${on_server[@]}" prlimit --nofile="$files:$files" "$@" >"$dir/$name.log" 2>&1 &
     # Every command in between execs the next, so that this is the server's own id.
     started=$!
     pids+=("$started")
+    printf -v "${name}_pid" %s "$started"
 }
 
 # Ends the last server and what its clients have left on it.
@@ -68,7 +74,10 @@ stop() {
 clean_up() {
     trap '' INT TERM
     local pid
+    # All are told first; a server may drain what its clients left, and nobody is served by that here.
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do stop "$pid"; done
+    for pid in "${raised[@]}"; do chrt -o -p 0 "$pid" 2>/dev/null || true; done
     ip netns del "$server_ns" 2>/dev/null || true
     ip netns del "$load_ns" 2>/dev/null || true
     rm -rf "$dir"
@@ -84,14 +93,14 @@ await_listener() {
     printf -v port %04X "$1"
     until ip netns exec "$server_ns" grep -q ":$port 00000000:0000" /proc/net/udp; do
         try=$((try + 1))
-        [ "$try" -lt 50 ] || die "nothing listens at port $1: $(cat "$dir/server.log")"
+        [ "$try" -lt 50 ] || die "nothing listens at port $1: $(cat "$dir"/*.log)"
         sleep 0.1
     done
 }
 
 # field NAME JSON: a number of the load's report; the first of that name.
 field() {
-    grep -o "\"$1\":[0-9.]*" <<<"$2" | head -1 | cut -d: -f2
+    grep -o "\"$1\":[0-9.]*" <<<"$2" | head -1 | cut -d: -f2 || true
 }
 
 machine() {

@@ -49,11 +49,11 @@ start_server() {
     case $1 in
         rallypoint)
             turn_config "$2" >"$dir/turn.toml"
-            start "$programs/rallypoint-turn" --config "$dir/turn.toml" run
+            start relay "$programs/rallypoint-turn" --config "$dir/turn.toml" run
             ;;
         coturn)
             for last in $relay_ends; do relays+=(-E "$peer_net.$last"); done
-            start turnserver -n --use-auth-secret --static-auth-secret "$secret" -r test -L "$client_net.1" "${relays[@]}" \
+            start coturn turnserver -n --use-auth-secret --static-auth-secret "$secret" -r test -L "$client_net.1" "${relays[@]}" \
                 -p 3478 -m "$2" --min-port 49152 --max-port 65535 --no-tls --no-dtls --no-tcp --no-tcp-relay --no-rfc5780 \
                 --no-cli --no-stdout-log -l /dev/null --pidfile "$dir/coturn.pid" -b "$dir/turndb"
             ;;
@@ -68,7 +68,7 @@ measure() {
     start_server "$1" "$2"
     await_listener 3478
     json=$(load hold --server "$client_net.1:3478" --secret "$dir/secret" --peer-bind "$peer_net.254" "${binds[@]}" \
-        --allocations "$3" --probe --server-pid "$started") || die "$1 with $3: no figures: $(cat "$dir/server.log")"
+        --allocations "$3" --probe --server-pid "$started") || die "$1 with $3: no figures: $(cat "$dir"/*.log)"
     stop "$started"
     [ -z "${KEEP:-}" ] || echo "$json" >>"$KEEP"
     row "$1" "$2" "$json"

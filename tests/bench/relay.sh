@@ -24,8 +24,6 @@ steering=${STEERING:-no}
 offload=${OFFLOAD:-yes}
 floor=${FLOOR:-no}
 
-server_ns=rp-bench-$$-server
-load_ns=rp-bench-$$-load
 # RFC 2544's benchmark network: one cable for clients, one for peers.
 client_net=198.18.1
 peer_net=198.18.2
@@ -33,61 +31,21 @@ peer_net=198.18.2
 nobodys_net=198.18.3
 user=bench
 password=for-the-bench-alone
-dir=$(mktemp -d)
-pids=()
-raised=()
-
-die() {
-    echo "relay.sh: $*" >&2
-    exit 1
-}
-
-clean_up() {
-    trap '' INT TERM
-    local pid tries
-    for pid in "${pids[@]}"; do
-        kill "$pid" 2>/dev/null || true
-    done
-    # A server may drain what its clients left, or be slow to end; nobody is served by that here.
-    for pid in "${pids[@]}"; do
-        tries=0
-        while kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 10 ]; do
-            tries=$((tries + 1))
-            sleep 0.1
-        done
-        kill -KILL "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    for pid in "${raised[@]}"; do
-        chrt -o -p 0 "$pid" 2>/dev/null || true
-    done
-    ip netns del "$server_ns" 2>/dev/null || true
-    ip netns del "$load_ns" 2>/dev/null || true
-    rm -rf "$dir"
-}
+source tests/bench/lab.sh
 
 check() {
-    [ "$(id -u)" = 0 ] || die "needs root, for network namespaces"
+    check_lab turnserver taskset
     [ "$(nproc)" -ge 2 ] || die "needs two cores"
-    for tool in ip taskset turnserver timeout awk; do
-        command -v "$tool" >/dev/null || die "$tool is missing"
-    done
     [ "$offload" = yes ] || command -v ethtool >/dev/null || die "OFFLOAD=no needs ethtool"
-    for program in rallypoint rallypoint-turn rallypoint-stun; do
-        [ -x "$programs/$program" ] || die "$programs/$program is missing; build it first"
-    done
+    [ -x "$programs/rallypoint-stun" ] || die "$programs/rallypoint-stun is missing; build it first"
     [ "$floor" = no ] || [ -x "$programs/examples/floor" ] ||
         die "FLOOR=yes needs $programs/examples/floor: cargo build --release -p turn-relay --example floor"
 }
 
-# cable NAME NETWORK: a veth pair, .1 at the server and .2 at the load. With steering all receive work of the server's end is
+# shaped_cable NAME NETWORK: a cable, .1 at the server and .2 at the load. With steering all receive work of the server's end is
 # done on core 0 and that of the load's end on core 1, whoever sent; without, whoever sends does the receiver's.
-cable() {
-    ip link add "$1s" netns "$server_ns" type veth peer name "$1l" netns "$load_ns"
-    ip -n "$server_ns" addr add "$2.1/30" dev "$1s"
-    ip -n "$load_ns" addr add "$2.2/30" dev "$1l"
-    ip -n "$server_ns" link set "$1s" up
-    ip -n "$load_ns" link set "$1l" up
+shaped_cable() {
+    cable "$1" "$2" 1 2
     if [ "$offload" = no ]; then
         ip netns exec "$server_ns" ethtool -K "$1s" tx-udp-segmentation off >/dev/null
         ip netns exec "$load_ns" ethtool -K "$1l" tx-udp-segmentation off >/dev/null
@@ -102,12 +60,9 @@ steer() {
 }
 
 make_network() {
-    ip netns add "$server_ns"
-    ip netns add "$load_ns"
-    ip -n "$server_ns" link set lo up
-    ip -n "$load_ns" link set lo up
-    cable c "$client_net"
-    cable p "$peer_net"
+    make_lab
+    shaped_cable c "$client_net"
+    shaped_cable p "$peer_net"
     # To an Ethernet address that nobody has: packets cross the cable and are dropped behind the listening of the load.
     ip -n "$server_ns" neigh replace "$nobodys_net.1" lladdr 02:00:00:00:00:01 dev cs nud permanent
     ip -n "$server_ns" route add "$nobodys_net.0/24" via "$nobodys_net.1" dev cs onlink
@@ -116,7 +71,6 @@ make_network() {
 # Real-time priority keeps other work of the machine from coming in between; only with ksoftirqd raised too, which would
 # starve otherwise.
 raise_priority() {
-    prefix=()
     [ "$realtime" = yes ] || return 0
     chrt -f 1 true 2>/dev/null || { realtime=no; return 0; }
     local pid found
@@ -128,21 +82,8 @@ raise_priority() {
         chrt -f -p 1 "$pid" 2>/dev/null || { realtime=no; return 0; }
         raised+=("$pid")
     done
-    prefix=(chrt -f 1)
-}
-
-# start NAME COMMAND...: a server in its namespace on core 0; its process id into the variable NAME_pid.
-start() {
-    local name=$1
-    shift
-    ip netns exec "$server_ns" taskset -c 0 "${prefix[@]}" "$@" >"$dir/$name.log" 2>&1 &
-    pids+=($!)
-    # Every command in between execs the next, so that this is the server's own id.
-    printf -v "${name}_pid" %s $!
-}
-
-load() {
-    ip netns exec "$load_ns" taskset -c 1 "${prefix[@]}" timeout 60 "$programs/rallypoint" load "$@" --json
+    on_server+=(chrt -f 1)
+    on_load+=(chrt -f 1)
 }
 
 start_servers() {
@@ -193,11 +134,6 @@ TOML
             sleep 0.2
         done
     done
-}
-
-# field NAME JSON: a number of the load's report.
-field() {
-    sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" <<<"$2"
 }
 
 # options WORK: what the load is told of it, into the array "told".
@@ -256,7 +192,7 @@ measure() {
 
 table() {
     cat <<HEAD
-$(date -u +%Y-%m-%d), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores, Linux $(uname -r), \
+$(machine), \
 coturn $(turnserver --version 2>/dev/null | tail -1); at most $runs runs of $seconds s, interleaved; frames by packet socket: \
 $wire, real time: $realtime, receive steering: $steering, offload of trains: $offload; load average \
 $(cut -d' ' -f1-3 /proc/loadavg)
@@ -317,8 +253,8 @@ HEAD
 }
 
 check
-trap clean_up EXIT
-trap 'exit 130' INT TERM
+on_server=(taskset -c 0)
+on_load=(taskset -c 1)
 make_network
 raise_priority
 start_servers

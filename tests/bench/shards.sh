@@ -48,7 +48,7 @@ deadline = "0s"
 [admin]
 listen = "127.0.0.1:$((9470 + $1))"
 TOML
-    start taskset -c 0 "$programs/rallypoint-turn" --config "$dir/turn$1.toml" run
+    start relay taskset -c 0 "$programs/rallypoint-turn" --config "$dir/turn$1.toml" run
     await_listener "$2"
 }
 
