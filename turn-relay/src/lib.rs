@@ -10,6 +10,7 @@
 //! `streams.rs`. The bytes of TCP allocations (RFC 6062) go through `peer_connections.rs`.
 #![forbid(unsafe_code)]
 
+mod accepts;
 pub mod admin;
 mod config;
 mod connections;

@@ -4,6 +4,8 @@
 //! events (sockets it wants or gives back) and deferred replies; sending; copying counts. Nothing in
 //! it blocks, and nothing a stranger does ends it: what fails is counted.
 
+mod datagrams;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
@@ -11,42 +13,27 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll};
+use mio::{Events, Poll};
 use net_io::opening::Door;
 use net_io::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
-use turn_relay_proto::{Event, Now, Path, Relay, RelayAddr, RelayConfig, Transport, Verdict};
+use turn_relay_proto::{Event, Now, Relay, RelayConfig, Verdict};
 
+use crate::accepts::Accepts;
 use crate::config::StreamLimits;
-use crate::counters::{Operation, ShardCounters, Side, StreamEnd, StreamRefusal};
+use crate::counters::{ShardCounters, Side, StreamEnd};
 use crate::frame::Deframer;
 use crate::memory::Reclaim;
 use crate::outward::Outward;
 use crate::peer_connections::{Lent, PeerConnections};
-use crate::peer_errors;
 use crate::sockets::{SocketKey, Sockets};
 use crate::source::Source;
 use crate::stream::{Buffers, Kind};
 use crate::streams::Streams;
 
-/// Full receives from one socket in a round. What they bring is sent together, in trains where several datagrams have one
-/// destination: from hundreds of players that takes hundreds of datagrams. Only a socket with a queue gets so far.
-const RECEIVES: usize = 16;
-
-/// What the first receive from a socket takes at most: few have more, and those get another.
-const FIRST_FROM_CLIENTS: usize = 8;
-const FIRST_FROM_PEERS: usize = 4;
-
 /// Events taken from the system at once; the rest stays there.
 const EVENTS: usize = 512;
 
-/// Connections accepted from one listener in a round.
-const ACCEPTS: usize = 32;
-
-/// After an accept failed for want of descriptors or memory, the next try.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// One receive in so many is sampled for the batch histogram, one round for the latency histogram.
-const BATCH_SAMPLE: u32 = 16;
+/// One round in so many is sampled for the latency histogram.
 const FORWARD_SAMPLE: u32 = 64;
 
 /// What the process asks of a shard.
@@ -77,10 +64,9 @@ pub(crate) struct Shard {
     relay: Relay,
     outward: Outward,
     peers: PeerConnections,
-    tcp: Vec<TcpAccept>,
+    accepts: Accepts,
     /// What has more to read, in turn.
     ready: VecDeque<Source>,
-    accept_again: Option<Instant>,
     datagrams: RecvBatch,
     buffers: Buffers,
     reply: Vec<u8>,
@@ -94,13 +80,6 @@ pub(crate) struct Shard {
     is_stopping: bool,
     /// Held while it drains and still has allocations; whoever waits sees it dropped.
     draining: Option<Sender<Infallible>>,
-}
-
-/// A listener of connections.
-struct TcpAccept {
-    listener: TcpListener,
-    door: Door,
-    is_ready: bool,
 }
 
 /// What a shard is made of.
@@ -132,17 +111,7 @@ impl Shard {
             io_uring,
         } = parts;
         sockets.register(poll.registry(), |key| Source::Socket(key).token())?;
-        let mut accepts = Vec::new();
-        for (index, (mut listener, door)) in tcp.into_iter().enumerate() {
-            let token = Source::Accept(index).token();
-            poll.registry()
-                .register(&mut listener, token, Interest::READABLE)?;
-            accepts.push(TcpAccept {
-                listener,
-                door,
-                is_ready: false,
-            });
-        }
+        let accepts = Accepts::new(tcp, poll.registry())?;
         counters.cells.publish(&relay);
         Ok(Self {
             poll,
@@ -154,9 +123,8 @@ impl Shard {
                 counters,
             },
             peers,
-            tcp: accepts,
+            accepts,
             ready: VecDeque::new(),
-            accept_again: None,
             datagrams: RecvBatch::new(MAX_BATCH, MAX_DATAGRAM),
             buffers: Buffers::new(),
             reply: Vec::new(),
@@ -221,7 +189,7 @@ impl Shard {
             machine,
             self.outward.streams.next_deadline(),
             self.peers.next_deadline(),
-            self.accept_again,
+            self.accepts.next_deadline(),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
@@ -261,7 +229,7 @@ impl Shard {
             Source::Commands => return ready,
             Source::PeerAccept(_) | Source::Peer(_) => return self.peers.mark_ready(source, ready),
             Source::Socket(key) => return self.outward.sockets.mark_ready(key, ready),
-            Source::Accept(index) => self.tcp.get_mut(index).map(|accept| &mut accept.is_ready),
+            Source::Accept(index) => return self.accepts.mark_ready(index, ready),
             Source::Stream(key) => self
                 .outward
                 .streams
@@ -281,7 +249,12 @@ impl Shard {
                 Source::Commands => self.serve_commands(),
                 Source::Socket(key @ SocketKey::Listener(_)) => self.serve_clients(key),
                 Source::Socket(SocketKey::Relay(key)) => self.serve_peers(key),
-                Source::Accept(index) => self.serve_accept(index),
+                Source::Accept(index) => self.accepts.serve(
+                    index,
+                    &mut self.outward,
+                    self.poll.registry(),
+                    self.now.mono,
+                ),
                 Source::Stream(key) => self.serve_stream(key),
                 Source::PeerAccept(_) | Source::Peer(_) => self.serve_peer_connections(source),
             };
@@ -314,153 +287,6 @@ impl Shard {
             }
         }
         false
-    }
-
-    /// What clients have sent, up to a few batches. True: there may be more.
-    fn serve_clients(&mut self, key: SocketKey) -> bool {
-        self.datagrams.set_capacity(FIRST_FROM_CLIENTS);
-        for _ in 0..=RECEIVES {
-            let is_empty = !self.receive_from_clients(key);
-            self.datagrams.set_capacity(MAX_BATCH);
-            if is_empty {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn receive_from_clients(&mut self, key: SocketKey) -> bool {
-        let Self {
-            relay,
-            outward,
-            datagrams,
-            reply,
-            now,
-            ..
-        } = self;
-        let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
-        let traffic = &outward.counters.traffic;
-        traffic.truncated(Side::Client, datagrams.truncated());
-        let mut received = 0;
-        let mut requests = false;
-        for datagram in datagrams.iter() {
-            received += 1;
-            outward.counters.traffic.received(Side::Client);
-            let transport = Transport::Udp;
-            let path = Path {
-                transport,
-                local: datagram.local,
-                remote: datagram.from,
-            };
-            let verdict = relay.handle_client(*now, path, datagram.bytes, reply);
-            requests |= !matches!(verdict, Verdict::Forward(_));
-            outward.act_for_client(relay, *now, &verdict, datagram.bytes, reply);
-        }
-        self.counts_changed |= requests;
-        self.sample_batch(received);
-        has_more
-    }
-
-    /// What peers have sent to a relay socket, up to a few batches, and what the network says of them.
-    fn serve_peers(&mut self, key: usize) -> bool {
-        let Some(addr) = self.outward.sockets.relay_addr(key) else {
-            return false;
-        };
-        let Self {
-            relay,
-            outward,
-            reply,
-            now,
-            ..
-        } = self;
-        let has_more = peer_errors::serve(relay, outward, *now, (key, addr), reply);
-        self.datagrams.set_capacity(FIRST_FROM_PEERS);
-        for _ in 0..=RECEIVES {
-            let is_empty = !self.receive_from_peers(key, addr);
-            self.datagrams.set_capacity(MAX_BATCH);
-            if is_empty {
-                return has_more;
-            }
-        }
-        true
-    }
-
-    fn receive_from_peers(&mut self, key: usize, addr: RelayAddr) -> bool {
-        let Self {
-            relay,
-            outward,
-            datagrams,
-            reply,
-            now,
-            ..
-        } = self;
-        let key = SocketKey::Relay(key);
-        let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
-        outward
-            .counters
-            .traffic
-            .truncated(Side::Peer, datagrams.truncated());
-        let mut received = 0;
-        for datagram in datagrams.iter() {
-            received += 1;
-            outward.counters.traffic.received(Side::Peer);
-            let verdict = relay.handle_peer(*now, addr, datagram.from, datagram.bytes);
-            outward.act(Side::Peer, &verdict, datagram.bytes, reply);
-        }
-        self.sample_batch(received);
-        has_more
-    }
-
-    fn sample_batch(&mut self, received: usize) {
-        self.receives = self.receives.wrapping_add(1);
-        if self.receives.is_multiple_of(BATCH_SAMPLE) && received > 0 {
-            self.outward.counters.traffic.sample_batch(received);
-        }
-    }
-
-    fn serve_accept(&mut self, index: usize) -> bool {
-        let Self {
-            tcp,
-            outward,
-            poll,
-            now,
-            ..
-        } = self;
-        let Some(accept) = tcp.get(index) else {
-            return false;
-        };
-        for _ in 0..ACCEPTS {
-            match accept.listener.accept() {
-                Ok((socket, _)) => {
-                    let token = |key| Source::Stream(key).token();
-                    outward.streams.accept(
-                        socket,
-                        accept.door,
-                        poll.registry(),
-                        token,
-                        now.mono,
-                        &outward.counters,
-                    );
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if is_of_one_connection(&error) => {
-                    outward.counters.socket_errors.inc(Operation::Accept);
-                }
-                Err(_) => {
-                    // No descriptors or no memory: the connection stays queued in the system,
-                    // which does not tell of it again.
-                    outward.counters.socket_errors.inc(Operation::Accept);
-                    outward
-                        .counters
-                        .streams
-                        .refused
-                        .inc(StreamRefusal::Resources);
-                    self.accept_again = Some(now.mono + ACCEPT_PAUSE);
-                    return false;
-                }
-            }
-        }
-        true
     }
 
     /// One read of a connection, and every whole frame in it.
@@ -582,15 +408,7 @@ impl Shard {
             self.counts_changed = true;
         }
         self.outward.streams.handle_timeout(now.mono);
-        if self.accept_again.is_some_and(|again| again <= now.mono) {
-            self.accept_again = None;
-            for index in 0..self.tcp.len() {
-                let source = Source::Accept(index);
-                if self.mark_ready(source, true) {
-                    self.ready.push_back(source);
-                }
-            }
-        }
+        self.ready.extend(self.accepts.handle_timeout(now.mono));
     }
 
     /// An allocation that waits for its socket counts: its client is told of it yet.
@@ -710,17 +528,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// An error that belongs to one connection which is gone, not to the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::PermissionDenied
-    )
 }
 
 fn read_clocks() -> Now {

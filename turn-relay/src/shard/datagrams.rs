@@ -1,0 +1,125 @@
+//! What comes in by UDP: from clients at the listeners, from peers at the relay sockets.
+
+use net_io::MAX_BATCH;
+use turn_relay_proto::{Path, RelayAddr, Transport, Verdict};
+
+use super::Shard;
+use crate::counters::Side;
+use crate::peer_errors;
+use crate::sockets::SocketKey;
+
+/// Full receives from one socket in a round. What they bring is sent together, in trains where several datagrams have one
+/// destination: from hundreds of players that takes hundreds of datagrams. Only a socket with a queue gets so far.
+const RECEIVES: usize = 16;
+
+/// What the first receive from a socket takes at most: few have more, and those get another.
+const FIRST_FROM_CLIENTS: usize = 8;
+const FIRST_FROM_PEERS: usize = 4;
+
+/// One receive in so many is sampled for the batch histogram.
+const BATCH_SAMPLE: u32 = 16;
+
+impl Shard {
+    /// What clients have sent, up to a few batches. True: there may be more.
+    pub(super) fn serve_clients(&mut self, key: SocketKey) -> bool {
+        self.receive_some(FIRST_FROM_CLIENTS, |shard| shard.receive_from_clients(key))
+    }
+
+    /// What peers have sent to a relay socket, up to a few batches, and what the network says of them. True: there may be
+    /// more.
+    pub(super) fn serve_peers(&mut self, key: usize) -> bool {
+        let Self {
+            relay,
+            outward,
+            reply,
+            now,
+            ..
+        } = self;
+        let Some(addr) = outward.sockets.relay_addr(key) else {
+            return false;
+        };
+        let has_more_errors = peer_errors::serve(relay, outward, *now, (key, addr), reply);
+        let has_more = self.receive_some(FIRST_FROM_PEERS, |shard| {
+            shard.receive_from_peers(key, addr)
+        });
+        has_more || has_more_errors
+    }
+
+    /// Receives until a batch is not full, or it is another socket's turn. The first batch is small.
+    fn receive_some(&mut self, first: usize, mut receive: impl FnMut(&mut Self) -> bool) -> bool {
+        self.datagrams.set_capacity(first);
+        for _ in 0..=RECEIVES {
+            let has_more = receive(self);
+            self.datagrams.set_capacity(MAX_BATCH);
+            if !has_more {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One batch. True: it was full.
+    fn receive_from_clients(&mut self, key: SocketKey) -> bool {
+        let Self {
+            relay,
+            outward,
+            datagrams,
+            reply,
+            now,
+            ..
+        } = self;
+        let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
+        let traffic = &outward.counters.traffic;
+        traffic.truncated(Side::Client, datagrams.truncated());
+        let mut received = 0;
+        let mut requests = false;
+        for datagram in datagrams.iter() {
+            received += 1;
+            outward.counters.traffic.received(Side::Client);
+            let transport = Transport::Udp;
+            let path = Path {
+                transport,
+                local: datagram.local,
+                remote: datagram.from,
+            };
+            let verdict = relay.handle_client(*now, path, datagram.bytes, reply);
+            requests |= !matches!(verdict, Verdict::Forward(_));
+            outward.act_for_client(relay, *now, &verdict, datagram.bytes, reply);
+        }
+        self.counts_changed |= requests;
+        self.sample_batch(received);
+        has_more
+    }
+
+    /// One batch. True: it was full.
+    fn receive_from_peers(&mut self, key: usize, addr: RelayAddr) -> bool {
+        let Self {
+            relay,
+            outward,
+            datagrams,
+            reply,
+            now,
+            ..
+        } = self;
+        let key = SocketKey::Relay(key);
+        let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
+        let traffic = &outward.counters.traffic;
+        traffic.truncated(Side::Peer, datagrams.truncated());
+        let mut received = 0;
+        for datagram in datagrams.iter() {
+            received += 1;
+            outward.counters.traffic.received(Side::Peer);
+            let verdict = relay.handle_peer(*now, addr, datagram.from, datagram.bytes);
+            outward.act(Side::Peer, &verdict, datagram.bytes, reply);
+        }
+        self.sample_batch(received);
+        has_more
+    }
+
+    fn sample_batch(&mut self, received: usize) {
+        self.receives = self.receives.wrapping_add(1);
+        if self.receives.is_multiple_of(BATCH_SAMPLE) && received > 0 {
+            self.outward.counters.traffic.sample_batch(received);
+        }
+    }
+}
