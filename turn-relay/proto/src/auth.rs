@@ -86,9 +86,11 @@ pub(crate) struct Circumstances<'a> {
 pub(crate) struct Authenticator {
     realm: Realm,
     secrets: Option<Arc<Secrets>>,
-    /// Password by name; the names by USERHASH.
-    users: BTreeMap<Box<str>, Box<str>>,
+    /// Keys by name; the names by USERHASH.
+    users: BTreeMap<Box<str>, Keys>,
     hashes: BTreeMap<[u8; 32], Box<str>>,
+    /// With these the signature of a user is judged who is none.
+    nobody: Keys,
     sha1: bool,
     nonce_life: Duration,
     nonces: Nonces,
@@ -101,6 +103,7 @@ impl Authenticator {
             secrets: None,
             users: BTreeMap::new(),
             hashes: BTreeMap::new(),
+            nobody: Keys::new("nobody", config.realm.as_str(), "has no password"),
             sha1: true,
             nonce_life: Duration::ZERO,
             nonces: Nonces::new(nonce_key),
@@ -116,7 +119,10 @@ impl Authenticator {
         self.users = config
             .users
             .iter()
-            .map(|user| (user.name.as_str().into(), user.password.as_str().into()))
+            .map(|user| {
+                let keys = Keys::new(&user.name, self.realm.as_str(), user.password.as_str());
+                (user.name.as_str().into(), keys)
+            })
             .collect();
         self.hashes = config
             .users
@@ -246,19 +252,14 @@ impl Authenticator {
         if !is_owner && !limiter.may_judge(at.tick, source, &name) {
             return Err(Refusal::Drop(DropReason::SignatureLimited));
         }
-        let signer_if_right = |user: &str, password: &str| {
-            let key = match algorithm {
-                KeyAlgorithm::Md5 => IntegrityKey::long_term_md5(user, self.realm(), password),
-                KeyAlgorithm::Sha256 => {
-                    IntegrityKey::long_term_sha256(user, self.realm(), password)
-                }
-            };
-            message
-                .verify_integrity(&key, kind)
+        let signer_if_right = |key: &IntegrityKey| {
+            let key = message
+                .verify_integrity(key, kind)
                 .ok()
-                .map(|()| Signer { key, kind })
+                .map(|()| key.clone());
+            key.map(|key| Signer { key, kind })
         };
-        let (found, why) = self.look_up(at, &claim.user, signer_if_right);
+        let (found, why) = self.look_up(at, &claim.user, algorithm, signer_if_right);
         match found {
             Some(proof) => {
                 limiter.succeeded(source, &name);
@@ -286,20 +287,21 @@ impl Authenticator {
         })
     }
 
-    /// Tries each password the user may have. One signature is computed for unknown users too, so
-    /// that time does not tell who exists.
+    /// Tries each key the user may have. One signature is judged for unknown users too, with a key as
+    /// ready as that of a listed one, so that time does not tell who exists.
     fn look_up(
         &self,
         at: &Circumstances<'_>,
         user: &ClaimedUser<'_>,
-        signer_if_right: impl Fn(&str, &str) -> Option<Signer>,
+        algorithm: KeyAlgorithm,
+        signer_if_right: impl Fn(&IntegrityKey) -> Option<Signer>,
     ) -> (Option<Proof>, AuthFailure) {
         let name = match user {
             ClaimedUser::Name(name) => Some(*name),
             ClaimedUser::Hash(hash) => self.hashes.get(hash).map(AsRef::as_ref),
         };
-        if let Some((name, password)) = name.and_then(|name| self.users.get_key_value(name)) {
-            let signer = signer_if_right(name, password);
+        if let Some((name, keys)) = name.and_then(|name| self.users.get_key_value(name)) {
+            let signer = signer_if_right(keys.of(algorithm));
             let proof = signer.map(|signer| Proof {
                 signer,
                 user: name.clone(),
@@ -316,9 +318,10 @@ impl Authenticator {
             .map(|(name, secrets)| (name, secrets.password_for(name, now)));
         match candidates {
             Some((name, Ok(candidates))) => {
+                let key = |password: &str| algorithm.key(name, self.realm(), password);
                 let signer = candidates
                     .passwords()
-                    .find_map(|p| signer_if_right(name, p.as_str()));
+                    .find_map(|password| signer_if_right(&key(password.as_str())));
                 let user = candidates.subject();
                 let proof = signer.map(|signer| Proof {
                     signer,
@@ -328,7 +331,7 @@ impl Authenticator {
             }
             Some((_, Err(CredentialError::Expired))) => (None, AuthFailure::Expired),
             Some((_, Err(CredentialError::Malformed | CredentialError::UnknownKey))) | None => {
-                let _ = signer_if_right("nobody", "has no password");
+                let _ = signer_if_right(self.nobody.of(algorithm));
                 (None, AuthFailure::UnknownUser)
             }
         }
@@ -339,6 +342,37 @@ impl Authenticator {
 enum KeyAlgorithm {
     Md5,
     Sha256,
+}
+
+impl KeyAlgorithm {
+    fn key(self, user: &str, realm: &str, password: &str) -> IntegrityKey {
+        match self {
+            Self::Md5 => IntegrityKey::long_term_md5(user, realm, password),
+            Self::Sha256 => IntegrityKey::long_term_sha256(user, realm, password),
+        }
+    }
+}
+
+/// The keys of one password.
+struct Keys {
+    md5: IntegrityKey,
+    sha256: IntegrityKey,
+}
+
+impl Keys {
+    fn new(user: &str, realm: &str, password: &str) -> Self {
+        Self {
+            md5: KeyAlgorithm::Md5.key(user, realm, password),
+            sha256: KeyAlgorithm::Sha256.key(user, realm, password),
+        }
+    }
+
+    fn of(&self, algorithm: KeyAlgorithm) -> &IntegrityKey {
+        match algorithm {
+            KeyAlgorithm::Md5 => &self.md5,
+            KeyAlgorithm::Sha256 => &self.sha256,
+        }
+    }
 }
 
 struct Algorithm {
