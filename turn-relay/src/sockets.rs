@@ -361,6 +361,7 @@ impl Sockets {
         let Some(outgoing) = self.get_mut(key) else {
             return;
         };
+        outgoing.note_sending(key, counters);
         if outgoing.socket.set_dont_fragment(true).is_err() {
             counters
                 .traffic
@@ -466,12 +467,13 @@ fn find<'s>(
 }
 
 impl Outgoing {
-    /// A relay socket sends: the first time the system is asked to tell of what comes back.
+    /// A relay socket sends: the first time it becomes one that may be fragmented, and that tells of what comes back.
     fn note_sending(&mut self, key: SocketKey, counters: &ShardCounters) {
-        if matches!(key, SocketKey::Relay(_))
-            && !std::mem::replace(&mut self.has_sent, true)
-            && self.socket.expect_errors().is_err()
-        {
+        if !matches!(key, SocketKey::Relay(_)) || std::mem::replace(&mut self.has_sent, true) {
+            return;
+        }
+        let outcome = self.socket.set_dont_fragment(false);
+        if outcome.and_then(|()| self.socket.expect_errors()).is_err() {
             counters.socket_errors.inc(Operation::Register);
         }
     }

@@ -39,9 +39,10 @@ pub struct BindOptions {
     pub receive_trains: bool,
     /// Hand trains to the system as one, where it can (Linux).
     pub send_trains: bool,
-    /// Leave out what matters only once there is a queue, until [`UdpSocket::expect_queue`] asks for
-    /// it: trains in, and the count of [drops](UdpSocket::overflow_drops). Most relay sockets never
-    /// carry a datagram.
+    /// Leave out what matters only once datagrams come and go; most relay sockets never carry one. To
+    /// be asked for later: [`UdpSocket::set_dont_fragment`], to be called before the first is sent, and
+    /// [`UdpSocket::expect_queue`], when there is a queue: trains in, and the count of
+    /// [drops](UdpSocket::overflow_drops).
     pub lazy: bool,
     /// How datagrams are moved.
     pub backend: Backend,
@@ -244,7 +245,7 @@ impl UdpSocket {
 
     /// Whether datagrams leave with the Don't Fragment bit; path MTU discovery is off either way.
     ///
-    /// Without it (as bound) the system and routers may fragment. With it a datagram longer than
+    /// Without it (as bound, unless [lazily](BindOptions::lazy)) the system and routers may fragment. With it a datagram longer than
     /// the interface takes is [too large](SendReport::too_large). RFC 8656 §14.
     pub fn set_dont_fragment(&self, dont_fragment: bool) -> io::Result<()> {
         #[cfg(target_os = "linux")]

@@ -41,6 +41,10 @@ fn a_path_too_narrow_is_told_to_the_client_that_wants_no_fragments() -> Result<(
     let (outside, told) = client.receive_indication()?;
     ensure!(told == Told::Data(b"here".to_vec()), "{told:?}");
 
+    // The first packet of an allocation, and later one behind those that were to stay whole.
+    client.bind_channel(outside)?;
+    send_in_fragments(&client, &peer)?;
+
     // With the headers of UDP and IP: 1280 bytes, and one more.
     client.send_whole(outside, &[1; 1252])?;
     let arrived = peer.receive(PATIENCE)?;
@@ -62,11 +66,18 @@ fn a_path_too_narrow_is_told_to_the_client_that_wants_no_fragments() -> Result<(
         1.0,
     )?;
 
-    // Whoever does not mind fragments gets everything through.
-    client.bind_channel(outside)?;
-    client.send(&[3; 4000])?;
-    let arrived = peer.receive(PATIENCE)?;
-    ensure!(arrived.is_some_and(|(_, bytes)| bytes == [3; 4000]));
+    send_in_fragments(&client, &peer)?;
+    Ok(())
+}
+
+/// Whoever does not mind fragments gets everything through: what fits the relay's own link, and what does not.
+fn send_in_fragments(client: &Client, peer: &Peer) -> Result<()> {
+    for payload in [vec![3; 1400], vec![4; 4000]] {
+        client.send(&payload)?;
+        let arrived = peer.receive(PATIENCE)?;
+        let is_right = arrived.is_some_and(|(_, bytes)| bytes == payload);
+        ensure!(is_right, "{} bytes have not come", payload.len());
+    }
     Ok(())
 }
 

@@ -61,17 +61,18 @@ impl RecvScratch {
 /// Sets what must be known before the socket is bound.
 pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) -> io::Result<()> {
     let fd = socket.as_raw_fd();
-    if !options.lazy {
-        count_drops(socket)?;
-        if options.receive_trains {
-            take_trains(socket);
-        }
-    }
     if addr.ip().is_unspecified() {
         match addr {
             SocketAddr::V4(_) => set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?,
             SocketAddr::V6(_) => set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?,
         }
+    }
+    if options.lazy {
+        return Ok(());
+    }
+    count_drops(socket)?;
+    if options.receive_trains {
+        take_trains(socket);
     }
     set_dont_fragment(socket, addr, false)
 }
