@@ -1,5 +1,5 @@
-//! The Linux back end: `recvmmsg` and `sendmmsg`, destination addresses, overflow counts, trains in
-//! (`UDP_GRO`) and out (`UDP_SEGMENT`).
+//! The Linux back end: options of a socket, addresses, `recvmmsg` and `sendmmsg` with destination addresses, overflow counts,
+//! trains in (`UDP_GRO`) and out (`UDP_SEGMENT`).
 //!
 //! Header arrays live on the stack of one call and point into memory that is borrowed for that call; nothing keeps a
 //! pointer.
@@ -16,17 +16,23 @@
 )]
 
 pub(super) mod error_queue;
+mod receive;
+mod send;
 
 use std::io;
-use std::mem::{self, MaybeUninit};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, RawFd};
 
 use libc::{c_int, c_uint, c_void};
 use socket2::Socket;
 
-use super::{BindOptions, UdpSocket, note_refusal};
-use crate::batch::{MAX_BATCH, MAX_SEND, Meta, RecvBatch, SendBatch, SendReport, Train};
+use super::{BindOptions, UdpSocket};
+
+pub(crate) use receive::RecvScratch;
+pub(super) use receive::recv;
+pub(super) use send::send;
+pub(crate) use send::single_datagram;
 
 /// Room for the control messages of one datagram: the destination (40 bytes for IPv6), the
 /// overflow count and the segment size of a train (24 each).
@@ -40,23 +46,6 @@ const CONTROL_NEEDED: usize = unsafe {
         + 2 * libc::CMSG_SPACE(size_of::<u32>() as c_uint) as usize
 };
 const _: () = assert!(CONTROL_NEEDED <= size_of::<Control>());
-
-/// Where the system writes addresses and control messages; kept with the [`RecvBatch`].
-#[derive(Debug, Default)]
-pub(crate) struct RecvScratch {
-    /// `sockaddr_in6` is the larger of the two families and has the family in the same place.
-    names: Vec<libc::sockaddr_in6>,
-    controls: Vec<Control>,
-}
-
-impl RecvScratch {
-    pub(crate) fn new(slots: usize) -> Self {
-        Self {
-            names: vec![zeroed_name(); slots],
-            controls: vec![Control([0; 88]); slots],
-        }
-    }
-}
 
 /// Sets what must be known before the socket is bound.
 pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) -> io::Result<()> {
@@ -201,125 +190,6 @@ pub(super) fn drops(socket: &impl AsRawFd) -> io::Result<u32> {
     }
 }
 
-pub(super) fn recv(socket: &UdpSocket, batch: &mut RecvBatch) -> io::Result<usize> {
-    let mut scratch = batch.take_scratch();
-    let result = recv_with(socket, batch, &mut scratch);
-    batch.put_scratch(scratch);
-    result
-}
-
-fn recv_with(
-    socket: &UdpSocket,
-    batch: &mut RecvBatch,
-    scratch: &mut RecvScratch,
-) -> io::Result<usize> {
-    let slot_size = batch.slot_size();
-    let mut vectors = [libc::iovec {
-        iov_base: std::ptr::null_mut(),
-        iov_len: 0,
-    }; MAX_BATCH];
-    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BATCH];
-    let mut slots: usize = 0;
-    let parts = batch
-        .slots_mut()
-        .zip(&mut scratch.names)
-        .zip(&mut scratch.controls);
-    for (((slot, name), control), (vector, header)) in
-        parts.zip(vectors.iter_mut().zip(&mut headers))
-    {
-        *vector = libc::iovec {
-            iov_base: slot.as_mut_ptr().cast(),
-            iov_len: slot_size,
-        };
-        let mut message = empty_header();
-        message.msg_name = (&raw mut *name).cast();
-        message.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-        message.msg_iov = vector;
-        message.msg_iovlen = 1;
-        message.msg_control = (&raw mut *control).cast();
-        message.msg_controllen = size_of::<Control>() as _;
-        header.write(libc::mmsghdr {
-            msg_hdr: message,
-            msg_len: 0,
-        });
-        slots += 1;
-    }
-
-    let received = socket.inner.try_io(|| {
-        past_errors(socket, || {
-            // SAFETY: the first `slots` headers are initialised above, and all they point to
-            // (slots, names, controls, vectors) is borrowed mutably and outlives the call. The
-            // lengths given are those of the memory. The timeout is absent.
-            unsafe {
-                libc::recvmmsg(
-                    socket.inner.as_raw_fd(),
-                    headers.as_mut_ptr().cast(),
-                    slots as c_uint,
-                    libc::MSG_DONTWAIT as _,
-                    std::ptr::null_mut(),
-                )
-            }
-        })
-    })?;
-
-    for (header, name) in headers.iter().zip(&scratch.names).take(received) {
-        // SAFETY: the first `slots` headers are initialised, and `received` is at most that.
-        let header = unsafe { header.assume_init_ref() };
-        let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        let (to, segment) = read_controls(socket, &header.msg_hdr);
-        let len = header.msg_len as usize;
-        batch.push_meta(Meta {
-            from: read_name(name),
-            local: socket.local_for(to),
-            len: if truncated { usize::MAX } else { len },
-            segment: segment.unwrap_or(len),
-        });
-    }
-    Ok(received)
-}
-
-/// Notes the overflow count and returns what the datagram carries of these: the destination
-/// address, and the length of each datagram if it is a train.
-fn read_controls(socket: &UdpSocket, message: &libc::msghdr) -> (Option<IpAddr>, Option<usize>) {
-    let mut destination = None;
-    let mut segment = None;
-    // SAFETY: `message` was filled in by the system; its control pointer and length describe the
-    // `Control` of its slot, which is alive and not written to meanwhile. The CMSG functions stay
-    // within that length.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    // SAFETY: as above: `next` is null or points to a whole header within the control memory,
-    // which is aligned to 8.
-    while let Some(control) = unsafe { next.as_ref() } {
-        match (control.cmsg_level, control.cmsg_type) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                if let Some(info) = read_control::<libc::in_pktinfo>(control) {
-                    let bytes = info.ipi_spec_dst.s_addr.to_ne_bytes();
-                    destination = Some(IpAddr::V4(Ipv4Addr::from(bytes)));
-                }
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                if let Some(info) = read_control::<libc::in6_pktinfo>(control) {
-                    destination = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
-                }
-            }
-            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
-                if let Some(counter) = read_control::<u32>(control) {
-                    socket.note_overflow(counter);
-                }
-            }
-            (libc::SOL_UDP, libc::UDP_GRO) => {
-                let size =
-                    read_control::<c_int>(control).and_then(|size| usize::try_from(size).ok());
-                segment = size.filter(|size| *size > 0);
-            }
-            _ => {}
-        }
-        // SAFETY: `message` and `control` belong together, see above.
-        next = unsafe { libc::CMSG_NXTHDR(message, control) };
-    }
-    (destination, segment)
-}
-
 /// The content of one control message, if it is long enough for a `T`.
 fn read_control<T: Copy>(control: &libc::cmsghdr) -> Option<T> {
     // SAFETY: CMSG_LEN computes a size from a size; it reads nothing.
@@ -330,286 +200,6 @@ fn read_control<T: Copy>(control: &libc::cmsghdr) -> Option<T> {
     // SAFETY: the system wrote `cmsg_len` bytes, header included, so that a whole `T` follows the
     // header; T is one of the plain C types above, valid for any bytes.
     Some(unsafe { libc::CMSG_DATA(control).cast::<T>().read_unaligned() })
-}
-
-pub(super) fn send(socket: &UdpSocket, batch: &SendBatch) -> SendReport {
-    let mut report = SendReport::default();
-    let mut rest = batch.trains();
-    while let Some((first, behind)) = rest.split_first() {
-        let offload = socket.sends_trains();
-        let together = rest
-            .iter()
-            .take_while(|train| train.count == 1 || offload)
-            .count();
-        let outcome = if together == 0 {
-            Ok(0)
-        } else if together == 1
-            && let Some(bytes) = plain_datagram(socket, batch, first)
-        {
-            send_one(socket, first.to, bytes).map(|()| 1)
-        } else {
-            let trains = rest.iter().take(together);
-            send_messages(
-                socket,
-                trains.map(|train| Message {
-                    to: train.to,
-                    from: train.from,
-                    segment: (train.count > 1).then_some(train.segment),
-                    datagrams: batch.datagrams(train),
-                }),
-            )
-        };
-        match outcome {
-            Ok(sent) if sent > 0 => {
-                let (done, left) = rest.split_at(sent.min(rest.len()));
-                for train in done {
-                    report.sent += train.count;
-                    report.sent_bytes += train.total;
-                }
-                rest = left;
-                continue;
-            }
-            // A full queue has no room for the others.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                report.queue_full += rest.iter().map(|train| train.count).sum::<usize>();
-                break;
-            }
-            // The error belongs to the first.
-            Err(error) if first.count == 1 => note_refusal(&mut report, &error),
-            Err(error) => {
-                socket.note_train_refused(&error);
-                send_singly(socket, batch, first, &mut report);
-            }
-            Ok(_) => send_singly(socket, batch, first, &mut report),
-        }
-        rest = behind;
-    }
-    report
-}
-
-/// The only datagram of a batch, and where it goes, if nothing more is to be said of it.
-pub(crate) fn single_datagram<'b>(
-    socket: &UdpSocket,
-    batch: &'b SendBatch,
-) -> Option<(SocketAddr, &'b [u8])> {
-    let [train] = batch.trains() else {
-        return None;
-    };
-    Some((train.to, plain_datagram(socket, batch, train)?))
-}
-
-/// The only datagram of a train, if nothing more is to be said of it than where it goes.
-fn plain_datagram<'b>(socket: &UdpSocket, batch: &'b SendBatch, train: &Train) -> Option<&'b [u8]> {
-    let is_plain = train.count == 1 && source_told(socket, train.from).is_none();
-    batch.datagrams(train).next().filter(|_| is_plain)
-}
-
-/// The source address that the system has to be told.
-fn source_told(socket: &UdpSocket, from: IpAddr) -> Option<IpAddr> {
-    Some(from).filter(|ip| socket.is_wildcard() && !ip.is_unspecified())
-}
-
-/// Sends one datagram. Most batches of relay sockets are no more than that, and `sendto` spares the system the reading of
-/// the headers that `sendmmsg` has.
-fn send_one(socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-    let mut name = zeroed_name();
-    let name_len = write_name(&mut name, to);
-    socket.inner.try_io(|| {
-        past_errors(socket, || {
-            // SAFETY: the system reads `bytes` and `name`, which are borrowed for the call, with their lengths.
-            let sent = unsafe {
-                libc::sendto(
-                    socket.inner.as_raw_fd(),
-                    bytes.as_ptr().cast(),
-                    bytes.len(),
-                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-                    (&raw const name).cast(),
-                    name_len,
-                )
-            };
-            c_int::from(sent >= 0) - c_int::from(sent < 0)
-        })
-    })?;
-    Ok(())
-}
-
-/// Sends the datagrams of a train as messages of their own.
-fn send_singly(socket: &UdpSocket, batch: &SendBatch, train: &Train, report: &mut SendReport) {
-    let mut done = 0;
-    while done < train.count {
-        let rest = batch.datagrams(train).skip(done);
-        let outcome = send_messages(
-            socket,
-            rest.map(|bytes| Message {
-                to: train.to,
-                from: train.from,
-                segment: None,
-                datagrams: std::iter::once(bytes),
-            }),
-        );
-        match outcome {
-            Ok(sent) if sent > 0 => {
-                let bytes = batch.datagrams(train).skip(done).take(sent);
-                report.sent_bytes += bytes.map(<[u8]>::len).sum::<usize>();
-                report.sent += sent;
-                done += sent;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                report.queue_full += train.count - done;
-                return;
-            }
-            Err(error) => {
-                note_refusal(report, &error);
-                done += 1;
-            }
-            Ok(_) => return,
-        }
-    }
-}
-
-/// What one message to the system is made of.
-struct Message<I> {
-    to: SocketAddr,
-    from: IpAddr,
-    /// Of a train: bytes of each datagram but the last.
-    segment: Option<usize>,
-    datagrams: I,
-}
-
-/// Sends messages by one system call; how many the system took. An error belongs to the first.
-fn send_messages<'b, I: Iterator<Item = &'b [u8]>>(
-    socket: &UdpSocket,
-    messages: impl Iterator<Item = Message<I>>,
-) -> io::Result<usize> {
-    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_SEND];
-    let mut names = [const { MaybeUninit::<libc::sockaddr_in6>::uninit() }; MAX_SEND];
-    let mut controls = [const { MaybeUninit::<Control>::uninit() }; MAX_SEND];
-    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_SEND];
-
-    let vectors: *mut libc::iovec = vectors.as_mut_ptr().cast();
-    let (mut count, mut used): (usize, usize) = (0, 0);
-    let memory = names.iter_mut().zip(&mut controls).zip(&mut headers);
-    for (message, ((name, control), header)) in messages.zip(memory) {
-        let first = used;
-        // A batch has no more datagrams than there are vectors.
-        for bytes in message.datagrams.take(MAX_SEND - first) {
-            let vector = libc::iovec {
-                iov_base: bytes.as_ptr().cast_mut().cast(),
-                iov_len: bytes.len(),
-            };
-            // SAFETY: `used` is below MAX_SEND, the length of the array, which lives in this frame.
-            unsafe { vectors.add(used).write(vector) };
-            used += 1;
-        }
-        let name = name.write(zeroed_name());
-        let mut head = empty_header();
-        head.msg_namelen = write_name(name, message.to);
-        head.msg_name = (&raw mut *name).cast();
-        // SAFETY: `first` is at most MAX_SEND: within the array or just behind it.
-        head.msg_iov = unsafe { vectors.add(first) };
-        head.msg_iovlen = (used - first) as _;
-        let source = source_told(socket, message.from);
-        if source.is_some() || message.segment.is_some() {
-            let control = control.write(Control([0; 88]));
-            head.msg_control = (&raw mut *control).cast();
-            head.msg_controllen = size_of::<Control>() as _;
-            let len = write_controls(&mut head, source, message.to, message.segment);
-            head.msg_controllen = len as _;
-        }
-        header.write(libc::mmsghdr {
-            msg_hdr: head,
-            msg_len: 0,
-        });
-        count += 1;
-    }
-    socket.inner.try_io(|| {
-        past_errors(socket, || {
-            // SAFETY: `headers[..count]` are initialised above; the vectors, names and controls they
-            // point to are initialised too, live through the call, and the system only reads them
-            // and the bytes, which are borrowed for as long.
-            unsafe {
-                libc::sendmmsg(
-                    socket.inner.as_raw_fd(),
-                    headers.as_mut_ptr().cast(),
-                    count as c_uint,
-                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-                )
-            }
-        })
-    })
-}
-
-/// Writes the control messages that fix the source address and say that this is a train, and
-/// returns their length. `message.msg_control` points to a zeroed [`Control`] of its length.
-fn write_controls(
-    message: &mut libc::msghdr,
-    source: Option<IpAddr>,
-    to: SocketAddr,
-    segment: Option<usize>,
-) -> usize {
-    let mut len = 0;
-    match source {
-        Some(IpAddr::V4(ip)) => {
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(ip.octets()),
-                },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            len += write_control(message, len, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
-        }
-        Some(IpAddr::V6(ip)) => {
-            // A link-local source means nothing without its interface, which is the peer's.
-            let interface = match to {
-                SocketAddr::V6(to) if ip.is_unicast_link_local() => to.scope_id(),
-                SocketAddr::V4(_) | SocketAddr::V6(_) => 0,
-            };
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: ip.octets(),
-                },
-                ipi6_ifindex: interface,
-            };
-            len += write_control(message, len, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
-        }
-        None => {}
-    }
-    if let Some(segment) = segment {
-        // A batch makes trains of short datagrams only.
-        let segment = u16::try_from(segment).unwrap_or(u16::MAX);
-        len += write_control(message, len, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
-    }
-    len
-}
-
-/// Writes one control message `at` bytes behind the start of the control memory; what it takes.
-fn write_control<T: Copy>(
-    message: &mut libc::msghdr,
-    at: usize,
-    level: c_int,
-    kind: c_int,
-    content: T,
-) -> usize {
-    const { assert!(size_of::<T>() <= size_of::<libc::in6_pktinfo>()) };
-    // SAFETY: the caller points `message` at a `Control`, which is aligned for a header, and `at` is
-    // the sum of what such calls returned, each a multiple of that alignment. The assertions above
-    // and at CONTROL_NEEDED say that the source and the segment size fit one behind the other, so
-    // all writes are within the `Control`.
-    unsafe {
-        let control = message
-            .msg_control
-            .cast::<u8>()
-            .add(at)
-            .cast::<libc::cmsghdr>();
-        (*control).cmsg_level = level;
-        (*control).cmsg_type = kind;
-        (*control).cmsg_len = libc::CMSG_LEN(size_of::<T>() as c_uint) as _;
-        libc::CMSG_DATA(control)
-            .cast::<T>()
-            .write_unaligned(content);
-        libc::CMSG_SPACE(size_of::<T>() as c_uint) as usize
-    }
 }
 
 fn read_name(name: &libc::sockaddr_in6) -> SocketAddr {
