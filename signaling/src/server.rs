@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
-use ops::tls::{self, Certificates, TlsError, Watch};
+use ops::tls::{self, Certificates, Serving, TlsError};
 use signaling_lobby::{Lobbies, PassphraseKey};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::convert::Infallible;
@@ -60,9 +60,6 @@ pub enum BindError {
     /// A certificate that cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The system has no thread that could watch the certificate.
-    #[error("starting: {0}")]
-    Watch(io::Error),
     /// Metrics that are declared already.
     #[error(transparent)]
     Metrics(#[from] MetricError),
@@ -80,7 +77,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     /// Ends when the last connection is gone.
     gone: mpsc::Receiver<()>,
-    _watch: Option<Watch>,
+    _serving: Option<Serving>,
 }
 
 impl Server {
@@ -93,15 +90,11 @@ impl Server {
         reason = "it spawns: it must be called on a runtime"
     )]
     pub async fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
-        let files = config.tls.clone();
-        let certificates = files.as_ref().map(|files| Certificates::load(files, ALPN));
-        let certificates = certificates.transpose()?;
-        let listeners = listen(&config, certificates.as_ref())?;
         let reloads = tls::declare(registry)?;
-        let watch = certificates.zip(files).map(|(certificates, files)| {
-            Watch::start(certificates, files, reloads).map_err(BindError::Watch)
-        });
-        let watch = watch.transpose()?;
+        let serving = config.tls.clone();
+        let serving = serving.map(|files| Serving::start(files, ALPN, reloads));
+        let serving = serving.transpose()?;
+        let listeners = listen(&config, serving.as_ref().map(Serving::certificates))?;
         let gate = open(config, registry)?;
         let (stop, stopped) = watch::channel(false);
         let (alive, gone) = mpsc::channel(1);
@@ -129,7 +122,7 @@ impl Server {
             stop,
             tasks,
             gone,
-            _watch: watch,
+            _serving: serving,
         })
     }
 

@@ -13,7 +13,7 @@ use net_io::{BindOptions, Form, UdpSocket, clock, tcp};
 use ops::config::{ListenUrl, Scheme};
 use ops::metrics::{MetricError, Registry};
 use ops::reload::ReloadGauges;
-use ops::tls::{self, Certificates, Reloads, TlsError, TlsFiles, Watch};
+use ops::tls::{self, Serving, TlsError};
 use stun_server_proto::{Endpoints, LimitConfig, Prefix, Responder, SourceLimits};
 use stun_wire::MAGIC_COOKIE;
 
@@ -74,45 +74,24 @@ pub struct Server {
     shards: Vec<Worker<shard::Change>>,
     /// The thread of all connections.
     streams: Option<Worker<stream::Change>>,
-    served: Option<Served>,
+    serving: Option<Serving>,
     gauges: ReloadGauges,
 }
 
-/// The certificate in use, where it comes from, and what counts its changes.
-#[derive(Debug)]
-struct Served {
-    certificates: Certificates,
-    files: TlsFiles,
-    reloads: Reloads,
-    /// Watches until it is dropped.
-    watch: Watch,
-}
-
-impl Served {
-    /// Counted from the start, with or without TLS.
-    fn load(config: &Config, registry: &Registry) -> Result<Option<Self>, BindError> {
-        let reloads = tls::declare(registry)?;
-        let Some(files) = config.tls.clone() else {
-            return match config
-                .listen
-                .iter()
-                .find(|url| url.scheme.needs_certificate())
-            {
-                Some(url) => Err(BindError::Config {
-                    key: "tls",
-                    reason: format!("missing; {url} needs certificate and key"),
-                }),
-                None => Ok(None),
-            };
-        };
-        let certificates = Certificates::load(&files, ALPN)?;
-        let watch = Watch::start(certificates.clone(), files.clone(), reloads.clone())?;
-        Ok(Some(Self {
-            certificates,
-            files,
-            reloads,
-            watch,
-        }))
+/// The certificate, if any listener needs one. Its changes are counted from the start, with or without.
+fn load_tls(config: &Config, registry: &Registry) -> Result<Option<Serving>, BindError> {
+    let reloads = tls::declare(registry)?;
+    let needs_tls = config
+        .listen
+        .iter()
+        .find(|url| url.scheme.needs_certificate());
+    match (&config.tls, needs_tls) {
+        (Some(files), _) => Ok(Some(Serving::start(files.clone(), ALPN, reloads)?)),
+        (None, Some(url)) => Err(BindError::Config {
+            key: "tls",
+            reason: format!("missing; {url} needs certificate and key"),
+        }),
+        (None, None) => Ok(None),
     }
 }
 
@@ -129,7 +108,7 @@ impl Server {
                 reason,
             });
         }
-        let served = Served::load(&config, registry)?;
+        let serving = load_tls(&config, registry)?;
         let mut sockets = Sockets::bind(&config, shards)?;
         let mut counters = Counters::declare(registry, shards + 1)?.into_iter();
         QueueDrops::declare(std::mem::take(&mut sockets.queue_drops), registry)?;
@@ -141,7 +120,7 @@ impl Server {
             endpoints: sockets.endpoints,
             shards: Vec::new(),
             streams: None,
-            served,
+            serving,
             gauges,
             config,
         };
@@ -155,7 +134,7 @@ impl Server {
         }
         let (mut worker, poll) = Worker::prepare()?;
         if let Some(counters) = counters.next() {
-            let certificates = server.served.as_ref().map(|it| it.certificates.clone());
+            let certificates = server.serving.as_ref().map(|it| it.certificates().clone());
             let streams = Streams::new(Parts {
                 poll,
                 sockets: sockets.tcp,

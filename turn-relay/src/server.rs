@@ -19,7 +19,7 @@ use net_io::{BindOptions, UdpSocket};
 use ops::config::{ListenUrl, Scheme};
 use ops::logging::OPERATOR;
 use ops::metrics::{MetricError, Registry};
-use ops::tls::{self, Certificates, Reloads, TlsError, Watch};
+use ops::tls::{self, Serving, TlsError};
 use turn_relay_proto::{Ledger, Relay};
 
 use crate::config::{ALPN, Config, Shared, relay_config, split_ports};
@@ -130,7 +130,7 @@ impl Server {
     /// The first thing that is missing, in use or wrong. Nothing is left open.
     pub fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
         check(&config)?;
-        let certificates = load_tls(&config)?;
+        let serving = load_tls(&config, registry)?;
         let shards = config.shards();
         let (listeners, mut listening) = listening::open(&config, shards)?;
         check_relay_addresses(&config)?;
@@ -145,15 +145,7 @@ impl Server {
         let counters = counters::register(registry, shards, &udp)?;
         let gauges = ConfigGauges::declare(registry)?;
         gauges.taken_over(&config);
-        let certificate_reloads = tls::declare(registry)?;
         let external_watch = ExternalWatch::start(&config, &external, registry)?;
-        let watch = certificates
-            .clone()
-            .zip(config.tls.clone())
-            .map(|(certificates, files)| {
-                Watch::start(certificates, files, certificate_reloads.clone())
-                    .map_err(BindError::Start)
-            });
         let mut own: Vec<SocketAddr> = listeners.iter().map(|url| url.address).collect();
         own.extend(config.admin);
         let slices = split_ports(config.relay_ports, shards);
@@ -171,10 +163,8 @@ impl Server {
                 },
                 ledger,
                 config,
-                certificates,
-                watch: watch.transpose()?,
+                serving,
                 _external_watch: external_watch,
-                certificate_reloads,
                 gauges,
             },
         };
@@ -304,13 +294,15 @@ fn check(config: &Config) -> Result<(), BindError> {
     Ok(())
 }
 
-fn load_tls(config: &Config) -> Result<Option<Certificates>, BindError> {
+/// The certificate, if any listener needs one. Its changes are counted from the start, with or without.
+fn load_tls(config: &Config, registry: &Registry) -> Result<Option<Serving>, BindError> {
+    let reloads = tls::declare(registry)?;
     let needs_tls = config
         .listen
         .iter()
         .find(|url| url.scheme.needs_certificate());
     match (&config.tls, needs_tls) {
-        (Some(files), _) => Ok(Some(Certificates::load(files, ALPN)?)),
+        (Some(files), _) => Ok(Some(Serving::start(files.clone(), ALPN, reloads)?)),
         (None, Some(url)) => Err(BindError::NoCertificate(*url)),
         (None, None) => Ok(None),
     }
@@ -367,10 +359,8 @@ struct Setup {
     shared: Shared,
     ledger: Arc<Ledger>,
     connections: Connections,
-    certificates: Option<Certificates>,
-    watch: Option<Watch>,
+    serving: Option<Serving>,
     _external_watch: Option<ExternalWatch>,
-    certificate_reloads: Reloads,
     gauges: ConfigGauges,
 }
 
@@ -399,7 +389,7 @@ impl Setup {
             streams: Streams::new(
                 self.config.streams.clone(),
                 self.connections.clone(),
-                self.certificates.clone(),
+                self.serving.as_ref().map(Serving::certificates).cloned(),
                 self.config.proxy.trusted.clone(),
             ),
             tcp: listening.tcp,

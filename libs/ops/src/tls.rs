@@ -1,5 +1,5 @@
 //! The certificate of TLS listeners: read, checked, and made ready for rustls with ring; in
-//! [`Certificates`] the one in use, replaced while connections run.
+//! [`Serving`] the one in use, replaced while connections run.
 //!
 //! What is spoken under TLS is the caller's: protocol names (ALPN) are arguments.
 
@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-pub use certificates::{Certificates, Reload, Reloads, Watch, declare};
+pub use certificates::{Certificates, Reload, Reloads, Serving, declare};
 
 use crate::config::{FromRaw, Section};
 
@@ -60,6 +60,9 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The system has no thread that could watch the files.
+    #[error("watching the certificate: {0}")]
+    Watch(io::Error),
 }
 
 const CERTIFICATE: &str = "tls.certificate";
@@ -253,5 +256,29 @@ mod tests {
                 format!("rallypoint_tls_certificate_reloads_total{{outcome=\"{outcome}\"}} 1");
             assert!(text.contains(&sample), "{text}");
         }
+    }
+
+    #[test]
+    fn another_pair_is_served_and_another_broken_one_refused() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let files = pair(folder.path(), "one.example");
+        let registry = crate::metrics::Registry::new();
+        let reloads = declare(&registry).unwrap();
+        let mut serving = Serving::start(files.clone(), ALPN, reloads).unwrap();
+        let first = serving.certificates().current();
+        let others = pair(other.path(), "two.example");
+        serving.take_over(&others).unwrap();
+        let second = serving.certificates().current();
+        assert!(!Arc::ptr_eq(&first, &second));
+        let mixed = TlsFiles {
+            certificate: files.certificate,
+            key: others.key,
+        };
+        let refused = serving.take_over(&mixed).unwrap_err().to_string();
+        assert!(refused.starts_with("tls.key"), "{refused}");
+        assert!(Arc::ptr_eq(&second, &serving.certificates().current()));
+        let text = registry.render();
+        let counts = ["served\"} 1", "refused\"} 0"];
+        assert!(counts.iter().all(|count| text.contains(count)), "{text}");
     }
 }

@@ -11,10 +11,9 @@ use net_io::clock;
 use ops::config::ProxyListeners;
 use ops::logging::LogConfig;
 use ops::reload::{self, Reloaded};
-use ops::tls::{Certificates, Watch};
 
-use super::{BindError, Served, Server, form, source_limits};
-use crate::config::{ALPN, Config};
+use super::{BindError, Server, form, source_limits};
+use crate::config::Config;
 use crate::{shard, stream};
 
 /// Why a configuration was refused; the one before stays in force.
@@ -63,8 +62,8 @@ impl Server {
         } else {
             Arc::new(source_limits(&config.limits)?)
         };
-        if let (Some(served), Some(_)) = (&mut self.served, &config.tls) {
-            served.take_over(&config)?;
+        if let (Some(serving), Some(files)) = (&mut self.serving, &config.tls) {
+            serving.take_over(files)?;
         }
 
         self.limits = limits;
@@ -86,22 +85,6 @@ impl Server {
             });
         }
         Ok(reloaded)
-    }
-}
-
-impl Served {
-    /// The certificate of other files, or what the same files have now.
-    fn take_over(&mut self, config: &Config) -> Result<(), BindError> {
-        let Some(files) = config.tls.as_ref().filter(|files| **files != self.files) else {
-            self.certificates.reload(&self.files, &self.reloads);
-            return Ok(());
-        };
-        let loaded = Certificates::load(files, ALPN)?;
-        let reloads = self.reloads.clone();
-        self.watch = Watch::start(self.certificates.clone(), files.clone(), reloads)?;
-        self.files = files.clone();
-        self.certificates.replace(&loaded, &self.reloads);
-        Ok(())
     }
 }
 

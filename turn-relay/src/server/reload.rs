@@ -9,17 +9,17 @@ use std::path::Path;
 
 use ops::logging::LogConfig;
 use ops::reload::{self, Reloaded};
-use ops::tls::{Certificates, Watch};
 
 use super::{BindError, Server, check};
-use crate::config::{ALPN, Config, Shared, host_addresses, relay_config};
+use crate::config::{Config, Shared, host_addresses, relay_config};
 use crate::shard::{Command, NewConfig};
 
 /// Why a configuration was refused; the one before stays in force.
 pub type ReloadError = reload::ReloadError<BindError>;
 
 impl Server {
-    /// Takes over the configuration file at `path`, whole or not at all, and logs what came of it.
+    /// Takes over the configuration file at `path`, whole or not at all, and logs what came of it. The certificate is read
+    /// again too.
     ///
     /// # Errors
     /// Every fault of the file. The configuration in force stays.
@@ -51,12 +51,11 @@ impl Server {
         let reloaded = compare(&new, &self.setup.config);
         let config = keep_started(new, &self.setup.config);
         check(&config)?;
-        let watch = self.watch_other_files(&config)?;
-
         let setup = &mut self.setup;
-        if let Some(watch) = watch {
-            setup.watch = Some(watch);
+        if let (Some(serving), Some(files)) = (&mut setup.serving, &config.tls) {
+            serving.take_over(files)?;
         }
+
         setup.shared = Shared {
             secrets: Shared::secrets(&config),
             host: host_addresses(),
@@ -74,25 +73,6 @@ impl Server {
         setup.gauges.taken_over(&config);
         setup.config = config;
         Ok(reloaded)
-    }
-
-    /// Serves the certificate from other files, if it is configured to; what is in the files that are
-    /// watched already is the watch's own business.
-    fn watch_other_files(&self, config: &Config) -> Result<Option<Watch>, BindError> {
-        let setup = &self.setup;
-        let Some((certificates, files)) = setup.certificates.as_ref().zip(config.tls.as_ref())
-        else {
-            return Ok(None);
-        };
-        if setup.config.tls.as_ref() == Some(files) {
-            return Ok(None);
-        }
-        let loaded = Certificates::load(files, ALPN)?;
-        let reloads = setup.certificate_reloads.clone();
-        let watch =
-            Watch::start(certificates.clone(), files.clone(), reloads).map_err(BindError::Start)?;
-        certificates.replace(&loaded, &setup.certificate_reloads);
-        Ok(Some(watch))
     }
 }
 

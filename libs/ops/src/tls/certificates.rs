@@ -3,7 +3,6 @@
 //! New connections get the new certificate, running ones keep what they shook hands with.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -59,14 +58,8 @@ impl Certificates {
         self.current.load_full()
     }
 
-    /// Serves what was loaded from other files.
-    pub fn replace(&self, loaded: &Self, reloads: &Reloads) {
-        self.current.store(loaded.current());
-        reloads.with(Reload::Served).inc();
-    }
-
     /// Reads the files again and serves what is in them; if that is at fault, the old one stays.
-    pub fn reload(&self, files: &TlsFiles, reloads: &Reloads) {
+    pub(super) fn reload(&self, files: &TlsFiles, reloads: &Reloads) {
         match load(files, self.alpn) {
             Ok(config) => {
                 self.current.store(config);
@@ -93,23 +86,74 @@ pub fn declare(registry: &Registry) -> Result<Reloads, MetricError> {
     )
 }
 
+/// A certificate in use, where it comes from, and who looks whether it changes there: until this is dropped.
+#[derive(Debug)]
+pub struct Serving {
+    certificates: Certificates,
+    files: TlsFiles,
+    reloads: Reloads,
+    watch: Watch,
+}
+
+impl Serving {
+    /// Reads the files and watches them from then on.
+    ///
+    /// # Errors
+    /// Which file is at fault, and why; or the system has no thread for the watch.
+    pub fn start(
+        files: TlsFiles,
+        alpn: &'static [&'static [u8]],
+        reloads: Reloads,
+    ) -> Result<Self, TlsError> {
+        let certificates = Certificates::load(&files, alpn)?;
+        let watch = Watch::start(certificates.clone(), files.clone(), reloads.clone())?;
+        Ok(Self {
+            certificates,
+            files,
+            reloads,
+            watch,
+        })
+    }
+
+    /// What connections are accepted with.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// Serves what is in other files, or what the same ones hold now; if the same are at fault, the old certificate stays
+    /// and the log says why.
+    ///
+    /// # Errors
+    /// Another file is at fault, and why; or the system has no thread for the watch. Everything stays as it was.
+    pub fn take_over(&mut self, files: &TlsFiles) -> Result<(), TlsError> {
+        if *files == self.files {
+            self.certificates.reload(&self.files, &self.reloads);
+            return Ok(());
+        }
+        let config = load(files, self.certificates.alpn)?;
+        let (certificates, reloads) = (self.certificates.clone(), self.reloads.clone());
+        self.watch = Watch::start(certificates, files.clone(), reloads)?;
+        self.files = files.clone();
+        self.certificates.current.store(config);
+        self.reloads.with(Reload::Served).inc();
+        Ok(())
+    }
+}
+
 /// The thread that looks at the files; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Watch {
+struct Watch {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Starts to look at `files`.
-    ///
-    /// # Errors
-    /// The system has no thread for it.
-    pub fn start(
+    fn start(
         certificates: Certificates,
         files: TlsFiles,
         reloads: Reloads,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, TlsError> {
         let (stop, stopped) = mpsc::channel::<()>();
         let mut seen = stamps(&files);
         let thread = thread::Builder::new()
@@ -122,7 +166,8 @@ impl Watch {
                         certificates.reload(&files, &reloads);
                     }
                 }
-            })?;
+            })
+            .map_err(TlsError::Watch)?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),
