@@ -39,7 +39,6 @@ pub(super) struct Frames {
     receiver: WireReceiver,
     hop: Hop,
     waiting: FrameBatch,
-    unsent: u64,
     places: Places,
     at: Vec<SocketAddrV4>,
     numbers: HashMap<SocketAddrV4, usize>,
@@ -88,7 +87,6 @@ impl Clients {
             receiver: WireReceiver::bind(&hop.interface, to, BUFFER).map_err(refused)?,
             hop,
             waiting: FrameBatch::default(),
-            unsent: 0,
             places: Places {
                 net,
                 next: u32::from_be_bytes(seed),
@@ -196,8 +194,8 @@ impl Frames {
 
     fn flush(&mut self) {
         if !self.waiting.is_empty() {
-            let refused = self.socket.send(&mut self.waiting);
-            self.unsent += u64::try_from(refused).unwrap_or(u64::MAX);
+            // What the system refuses is as good as lost: it is asked again.
+            let _ = self.socket.send(&mut self.waiting);
         }
     }
 }
