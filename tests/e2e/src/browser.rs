@@ -24,10 +24,12 @@ pub struct Browser {
     process: Process,
 }
 
-/// Nothing asked of the network but what the page asks.
-const QUIET_CHROMIUM: [&str; 9] = [
+/// Nothing asked of the network but what the page asks, and ICE over loopback.
+const QUIET_CHROMIUM: [&str; 10] = [
     "--headless",
     "--disable-gpu",
+    // Else it gathers nothing where there is no other network.
+    "--allow-loopback-in-peer-connection",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
