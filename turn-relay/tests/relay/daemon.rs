@@ -94,7 +94,7 @@ fn a_port_in_use_ends_the_start_and_names_the_address() {
     let path = folder.path().join("turn.toml");
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    fs::write(&path, config(2, 1, &format!("\"udp://{addr}\""), "")).unwrap();
+    fs::write(&path, config(2, addr.port(), "", "")).unwrap();
     let output = run(&["--config", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
