@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use ops::config::IpPrefix;
 
 pub use super::hold::args::HoldArgs;
 
@@ -160,33 +161,27 @@ pub enum Framing {
     Send,
 }
 
-/// Addresses for clients that are nobody's: a prefix of IPv4 with two hosts at least.
+/// Addresses for clients that are nobody's: a prefix of IPv4 with two hosts at least, within RFC 2544's network for
+/// benchmarks, so that no packet of ours claims to come from anybody's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientNet {
-    first: u32,
-    bits: u32,
+    prefix: IpPrefix,
+    first: Ipv4Addr,
 }
-
-/// RFC 2544's network for benchmarks, 198.18.0.0/15: no packet of ours claims to come from anybody's address.
-const BENCHMARKS: ClientNet = ClientNet {
-    first: 0xC612_0000,
-    bits: 15,
-};
 
 impl ClientNet {
     /// How many addresses are neither the network's own nor that for all.
     pub(crate) fn hosts(self) -> u32 {
-        (1 << (32 - self.bits)) - 2
+        (1 << (32 - u32::from(self.prefix.length()))) - 2
     }
 
     /// One of these, by number.
     pub(crate) fn host(self, number: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.first + 1 + number % self.hosts())
+        Ipv4Addr::from_bits(self.first.to_bits() + 1 + number % self.hosts())
     }
 
     pub(crate) fn contains(self, ip: IpAddr) -> bool {
-        let mask = u32::MAX << (32 - self.bits);
-        matches!(ip, IpAddr::V4(ip) if ip.to_bits() & mask == self.first)
+        self.prefix.contains(ip)
     }
 }
 
@@ -196,29 +191,22 @@ impl FromStr for ClientNet {
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = text.split_once('/').and_then(|(address, bits)| {
             let address: Ipv4Addr = address.parse().ok()?;
-            Some((address, bits.parse::<u32>().ok()?))
+            Some((address, bits.parse::<u8>().ok()?))
         });
-        let (address, bits) = parsed.ok_or("a prefix such as 198.18.3.0/24")?;
-        let net = Self {
-            first: address.to_bits(),
-            bits,
-        };
-        let is_within =
-            (BENCHMARKS.bits..=30).contains(&bits) && BENCHMARKS.contains(address.into());
-        if !is_within {
+        let (first, bits) = parsed.ok_or("a prefix such as 198.18.3.0/24")?;
+        let is_for_benchmarks = first.octets()[0] == 198 && matches!(first.octets()[1], 18 | 19);
+        if !is_for_benchmarks || !(15..=30).contains(&bits) {
             return Err("a prefix of 15 to 30 bits within 198.18.0.0/15".to_owned());
         }
-        if net.contains(address.into()) {
-            Ok(net)
-        } else {
-            Err(format!("{address} has bits beyond the first {bits}"))
-        }
+        let prefix = IpPrefix::new(first.into(), bits)
+            .ok_or_else(|| format!("{first} has bits beyond the first {bits}"))?;
+        Ok(Self { prefix, first })
     }
 }
 
 impl fmt::Display for ClientNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.first), self.bits)
+        self.prefix.fmt(f)
     }
 }
 

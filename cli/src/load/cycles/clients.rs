@@ -48,7 +48,7 @@ pub(super) struct Frames {
 #[derive(Debug)]
 struct Places {
     net: ClientNet,
-    next: u32,
+    next: u64,
 }
 
 impl Clients {
@@ -89,7 +89,7 @@ impl Clients {
             waiting: FrameBatch::default(),
             places: Places {
                 net,
-                next: u32::from_be_bytes(seed),
+                next: u32::from_be_bytes(seed).into(),
             },
             at: Vec::new(),
             numbers: HashMap::new(),
@@ -203,12 +203,13 @@ impl Frames {
 impl Places {
     /// Neighbours in time have different addresses, and all ports of all of them come before one comes again.
     fn next(&mut self) -> SocketAddrV4 {
-        let ports = u32::from(u16::MAX - FIRST_PORT) + 1;
-        let hosts = self.net.hosts();
+        let ports = u64::from(u16::MAX - FIRST_PORT) + 1;
+        let hosts = u64::from(self.net.hosts());
         let number = self.next;
-        self.next = self.next.wrapping_add(1) % (hosts * ports);
+        self.next = (number + 1) % (hosts * ports);
         let port = FIRST_PORT + u16::try_from(number / hosts % ports).unwrap_or(0);
-        SocketAddrV4::new(self.net.host(number % hosts), port)
+        let host = u32::try_from(number % hosts).unwrap_or(0);
+        SocketAddrV4::new(self.net.host(host), port)
     }
 }
 
@@ -233,5 +234,16 @@ mod tests {
         }
         assert_eq!(places.next(), first[0], "round again");
         assert_ne!(first[0].ip(), first[1].ip());
+    }
+
+    #[test]
+    fn the_widest_network_has_more_places_than_32_bits_count() {
+        let net: ClientNet = "198.18.0.0/15".parse().expect("a network");
+        let all = u64::from(net.hosts()) * 64_512;
+        assert!(all > u32::MAX.into());
+        let mut places = Places { net, next: all - 1 };
+        let last = SocketAddrV4::new([198, 19, 255, 254].into(), u16::MAX);
+        let first = SocketAddrV4::new([198, 18, 0, 1].into(), FIRST_PORT);
+        assert_eq!([places.next(), places.next()], [last, first]);
     }
 }
