@@ -78,23 +78,6 @@ pub struct Server {
     gauges: ReloadGauges,
 }
 
-/// The certificate, if any listener needs one. Its changes are counted from the start, with or without.
-fn load_tls(config: &Config, registry: &Registry) -> Result<Option<Serving>, BindError> {
-    let reloads = tls::declare(registry)?;
-    let needs_tls = config
-        .listen
-        .iter()
-        .find(|url| url.scheme.needs_certificate());
-    match (&config.tls, needs_tls) {
-        (Some(files), _) => Ok(Some(Serving::start(files.clone(), ALPN, reloads)?)),
-        (None, Some(url)) => Err(BindError::Config {
-            key: "tls",
-            reason: format!("missing; {url} needs certificate and key"),
-        }),
-        (None, None) => Ok(None),
-    }
-}
-
 impl Server {
     /// Binds every listener, then starts the threads: one per UDP shard, one for all connections.
     ///
@@ -108,7 +91,9 @@ impl Server {
                 reason,
             });
         }
-        let serving = load_tls(&config, registry)?;
+        // Changes of a certificate are counted from the start, with or without one.
+        let reloads = tls::declare(registry)?;
+        let serving = Serving::of(&config.listen, config.tls.as_ref(), ALPN, reloads)?;
         let mut sockets = Sockets::bind(&config, shards)?;
         let mut counters = Counters::declare(registry, shards + 1)?.into_iter();
         QueueDrops::declare(std::mem::take(&mut sockets.queue_drops), registry)?;

@@ -109,9 +109,6 @@ pub enum BindError {
     /// What peers see a relay address as could not be found out.
     #[error(transparent)]
     External(#[from] DiscoveryError),
-    /// A TLS listener without a certificate.
-    #[error("tls: missing; {0} needs certificate and key")]
-    NoCertificate(ListenUrl),
     /// A certificate that cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -130,7 +127,9 @@ impl Server {
     /// The first thing that is missing, in use or wrong. Nothing is left open.
     pub fn bind(config: Config, registry: &Registry) -> Result<Self, BindError> {
         check(&config)?;
-        let serving = load_tls(&config, registry)?;
+        // Changes of a certificate are counted from the start, with or without one.
+        let reloads = tls::declare(registry)?;
+        let serving = Serving::of(&config.listen, config.tls.as_ref(), ALPN, reloads)?;
         let shards = config.shards();
         let (listeners, mut listening) = listening::open(&config, shards)?;
         check_relay_addresses(&config)?;
@@ -292,20 +291,6 @@ fn check(config: &Config) -> Result<(), BindError> {
         );
     }
     Ok(())
-}
-
-/// The certificate, if any listener needs one. Its changes are counted from the start, with or without.
-fn load_tls(config: &Config, registry: &Registry) -> Result<Option<Serving>, BindError> {
-    let reloads = tls::declare(registry)?;
-    let needs_tls = config
-        .listen
-        .iter()
-        .find(|url| url.scheme.needs_certificate());
-    match (&config.tls, needs_tls) {
-        (Some(files), _) => Ok(Some(Serving::start(files.clone(), ALPN, reloads)?)),
-        (None, Some(url)) => Err(BindError::NoCertificate(*url)),
-        (None, None) => Ok(None),
-    }
 }
 
 /// A relay address that is not on this host would fail every allocation: better now.

@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use certificates::{Certificates, Reload, Reloads, Serving, declare};
 
-use crate::config::{FromRaw, Section};
+use crate::config::{FromRaw, ListenUrl, Section};
 
 /// The files of a `[tls]` section: certificate chain and private key, PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,9 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A listener without a certificate.
+    #[error("tls: missing; {0} needs certificate and key")]
+    Missing(ListenUrl),
     /// The system has no thread that could watch the files.
     #[error("watching the certificate: {0}")]
     Watch(io::Error),

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 
 use super::{TlsError, TlsFiles, load};
+use crate::config::ListenUrl;
 use crate::label;
 use crate::metrics::{CounterVec, MetricError, Registry};
 
@@ -113,6 +114,24 @@ impl Serving {
             reloads,
             watch,
         })
+    }
+
+    /// The same from a configuration: nothing without files, unless a listener cannot do without.
+    ///
+    /// # Errors
+    /// As of [`Self::start`]; or which listener needs files.
+    pub fn of(
+        listen: &[ListenUrl],
+        files: Option<&TlsFiles>,
+        alpn: &'static [&'static [u8]],
+        reloads: Reloads,
+    ) -> Result<Option<Self>, TlsError> {
+        let needs_tls = listen.iter().find(|url| url.scheme.needs_certificate());
+        match (files, needs_tls) {
+            (Some(files), _) => Self::start(files.clone(), alpn, reloads).map(Some),
+            (None, Some(url)) => Err(TlsError::Missing(*url)),
+            (None, None) => Ok(None),
+        }
     }
 
     /// What connections are accepted with.
