@@ -36,19 +36,14 @@ mod linux {
     use socket2::SockFilter;
 
     use super::Form;
+    use crate::bpf::{
+        IF_ANY_BIT, IF_EQUAL, IF_GREATER, IF_GREATER_OR_EQUAL, LOAD_BYTE, LOAD_LENGTH, LOAD_WORD,
+        RETURN,
+    };
 
     /// A filter of a UDP socket sees the UDP header first.
     const HEADER: u32 = 8;
 
-    // linux/bpf_common.h and linux/filter.h. A load beyond the end ends the program with 0: dropped.
-    const LOAD_WORD: u16 = 0x20;
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_LENGTH: u16 = 0x80;
-    const IF_EQUAL: u16 = 0x15;
-    const IF_GREATER: u16 = 0x25;
-    const IF_GREATER_OR_EQUAL: u16 = 0x35;
-    const IF_ANY_BIT: u16 = 0x45;
-    const RETURN: u16 = 0x06;
     const WHOLE: u32 = u32::MAX;
 
     /// One instruction; a test says when it is the wrong form.

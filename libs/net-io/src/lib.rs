@@ -10,6 +10,8 @@
 //! Read `udp.rs` (the socket), `batch.rs` (what goes in and out), then a back end.
 
 pub mod batch;
+#[cfg(target_os = "linux")]
+mod bpf;
 pub mod clock;
 mod filter;
 pub mod memory;

@@ -27,16 +27,10 @@ pub(crate) fn by_source<S>(_one: &S, _is_ipv6: bool, _sockets: u32) -> io::Resul
 mod linux {
     use libc::sock_filter;
 
+    use crate::bpf::{LOAD_WORD, MODULO, MULTIPLY, RETURN_A, SHIFT_RIGHT, STORE_IN_X, XOR_X};
+
     /// Offsets from here on count from the network header (linux/filter.h: SKF_NET_OFF, -0x100000).
     const NETWORK_HEADER: u32 = 0xfff0_0000;
-    // linux/bpf_common.h.
-    const LOAD_WORD: u16 = 0x20;
-    const STORE_IN_X: u16 = 0x07;
-    const XOR_X: u16 = 0xac;
-    const MULTIPLY: u16 = 0x24;
-    const SHIFT_RIGHT: u16 = 0x74;
-    const MODULO: u16 = 0x94;
-    const RETURN_A: u16 = 0x16;
 
     /// Loads the source (or the halves of its /64, folded), mixes it, and answers with the number of a socket.
     pub(super) fn program(is_ipv6: bool, sockets: u32) -> Vec<sock_filter> {

@@ -14,14 +14,14 @@
 use std::ffi::CString;
 use std::io::{self, Read as _};
 use std::mem::{self, MaybeUninit};
-use std::os::fd::AsRawFd as _;
-
 use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd as _;
 
 use libc::{c_int, c_uint, c_void};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use super::{FrameBatch, MAX_FRAMES, Mac};
+use crate::bpf::{IF_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_WORD, RETURN};
 use crate::udp::linux::{retry_interrupted, set_option};
 
 /// A socket on the interface, and that interface's address.
@@ -82,12 +82,6 @@ pub(super) fn receive(socket: &Socket, into: &mut [u8]) -> io::Result<Option<usi
 
 /// Let in: UDP from this address and port, behind an IPv4 header without options.
 fn only_from(from: SocketAddrV4) -> [SockFilter; 10] {
-    // linux/bpf_common.h and linux/filter.h.
-    const LOAD_WORD: u16 = 0x20;
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_BYTE: u16 = 0x30;
-    const IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
     let load = |code, at| SockFilter::new(code, 0, 0, at);
     // `left`: instructions from here to the last, which drops.
     let unless = |left, k| SockFilter::new(IF_EQUAL, 0, left, k);
