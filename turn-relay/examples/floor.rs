@@ -54,6 +54,8 @@ struct Floor {
     key: IntegrityKey,
     next_port: u16,
     relayed: Slab<Relayed>,
+    /// Of these, nobody's: their sockets serve again, as in the relay.
+    spares: Vec<usize>,
     by_client: HashMap<SocketAddr, usize>,
     /// Who has something to send.
     dirty: Vec<usize>,
@@ -84,6 +86,7 @@ impl Floor {
             key,
             next_port: FIRST_PORT,
             relayed: Slab::new(),
+            spares: Vec::new(),
             by_client: HashMap::new(),
             dirty: Vec::new(),
             ring: SendRing::new().ok(),
@@ -207,7 +210,7 @@ impl Floor {
         if method == Method::REFRESH
             && let Some(number) = self.by_client.remove(&client)
         {
-            self.relayed.remove(number);
+            self.spares.push(number);
         }
         let mut writer = MessageWriter::new(&mut self.reply, Class::Success, method, id);
         if let Some(relayed) = relayed {
@@ -224,6 +227,14 @@ impl Floor {
     }
 
     fn allocate(&mut self, client: SocketAddr) -> io::Result<SocketAddr> {
+        if let Some(number) = self.spares.pop()
+            && let Some(relayed) = self.relayed.get_mut(number)
+        {
+            relayed.client = client;
+            relayed.channel = None;
+            self.by_client.insert(client, number);
+            return Ok(relayed.socket.local_addr());
+        }
         let lazy = BindOptions {
             lazy: true,
             ..options()

@@ -411,6 +411,7 @@ impl Levels {
         self.peer_connections += gauges.peer_connections;
         self.ports_in_use += gauges.ports_in_use;
         self.ports_limit += gauges.ports_limit;
+        self.spare_sockets += gauges.spare_sockets;
     }
 }
 

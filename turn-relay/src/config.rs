@@ -14,7 +14,7 @@ use std::time::Duration;
 use ops::config::{IpPrefix, ListenUrl, PortRange, Problems, ProxyListeners, Scheme, Secret};
 use ops::logging::LogConfig;
 use ops::tls::TlsFiles;
-use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, StaticUser};
+use turn_relay_proto::{Lifetimes, Limits, Protocol, Quota, Realm, RelayConfig, StaticUser};
 
 pub use external::{Discovery, ExternalAddresses, StunServer};
 pub(crate) use machine::{Shared, host_addresses, relay_config, split_ports};
@@ -42,6 +42,8 @@ pub struct Config {
     pub threads: usize,
     /// `io-uring`: send to many peers by one system call, where the system has it.
     pub io_uring: bool,
+    /// Sockets of allocations that have ended which each thread keeps for the next ones.
+    pub spare_sockets: usize,
     /// Certificate and key of the `tls` and `tcp+tls` listeners.
     pub tls: Option<TlsFiles>,
     /// Secrets that sign time-limited credentials.
@@ -84,6 +86,7 @@ impl Default for Config {
             external_addresses: ExternalAddresses::default(),
             threads: 0,
             io_uring: true,
+            spare_sockets: RelayConfig::default().spare_sockets,
             tls: None,
             secrets: Vec::new(),
             test_users: Vec::new(),

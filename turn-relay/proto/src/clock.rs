@@ -26,12 +26,19 @@ impl Tick {
 #[derive(Default)]
 pub(crate) struct Clock {
     origin: Option<Instant>,
+    latest: Tick,
 }
 
 impl Clock {
     pub(crate) fn tick(&mut self, now: Instant) -> Tick {
         let origin = *self.origin.get_or_insert(now);
-        Tick::default().after(now.saturating_duration_since(origin))
+        self.latest = Tick::default().after(now.saturating_duration_since(origin));
+        self.latest
+    }
+
+    /// When the machine was last told the time.
+    pub(crate) fn latest(&self) -> Tick {
+        self.latest
     }
 
     /// `None` for moments that no `Instant` of this platform can name.

@@ -28,6 +28,9 @@ pub struct RelayConfig {
     pub relay_addresses: Vec<RelayAddress>,
     /// Ports of relay sockets, the same on each address. Fixed at start.
     pub ports: RangeInclusive<u16>,
+    /// Sockets of allocations that have ended which are kept, a second or two, for the next ones. Each is open and bound,
+    /// and nothing is relayed by it. 0: each allocation has a socket of its own.
+    pub spare_sockets: usize,
     /// Which relay ports are open, over all shards of the daemon: a player may be relayed to a
     /// player on a sibling shard. Give the same `Arc` to each shard. Fixed at start.
     pub live_ports: Arc<LivePorts>,
@@ -65,6 +68,7 @@ impl Default for RelayConfig {
             users: Vec::new(),
             relay_addresses: Vec::new(),
             ports: 49152..=65535, // RFC 8656 §7.2: the dynamic range
+            spare_sockets: 256,
             live_ports: Arc::default(),
             live_tcp_ports: Arc::default(),
             ledger: None,

@@ -30,6 +30,7 @@
 //! [`Event::SocketWanted`]; its response leaves by `poll_transmit` after the answer. `InUse` makes
 //! the machine ask for another port, a few times, then the client reads 508. Each socket that was
 //! `Opened` is given back by one [`Event::SocketFreed`]; one that was answered otherwise is not.
+//! Between the two it may serve several allocations, one after the other ([`RelayConfig::spare_sockets`]).
 //! When [`Event::SocketFreed`] and [`Event::SocketWanted`] name the same address, the order of the
 //! events is the order of the acts.
 //!
@@ -67,6 +68,7 @@ mod relay;
 mod request;
 mod respond;
 mod room;
+mod spares;
 mod tables;
 mod timers;
 mod verdict;

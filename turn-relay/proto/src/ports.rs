@@ -13,6 +13,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use crate::config::{RelayAddress, RelayConfig};
+use crate::spares::Spares;
 use crate::verdict::{Family, RelayAddr};
 
 /// Which relay ports are open, over all shards that share it: one bit a port and address. A player
@@ -92,6 +93,8 @@ pub(crate) struct Ports {
     pools: Vec<Pool>,
     live: Arc<LivePorts>,
     live_tcp: Arc<LivePorts>,
+    /// Taken, and in no use. Those that are taken out of it are used or given back.
+    pub(crate) spares: Spares,
 }
 
 impl Ports {
@@ -116,6 +119,7 @@ impl Ports {
             pools,
             live,
             live_tcp,
+            spares: Spares::default(),
         }
     }
 
@@ -168,6 +172,12 @@ impl Ports {
         }
     }
 
+    /// The port is in no use, but its socket stays open.
+    pub(crate) fn spare(&mut self, addr: RelayAddr) {
+        self.live.set(addr, false);
+        self.spares.add(addr);
+    }
+
     /// The socket of this port is open: players may be reached there.
     pub(crate) fn opened(&self, addr: RelayAddr) {
         self.live.set(addr, true);
@@ -204,7 +214,8 @@ impl Ports {
 
     /// Ports in use, over all addresses.
     pub(crate) fn in_use(&self) -> usize {
-        self.limit() - self.pools.iter().map(|pool| pool.free).sum::<usize>()
+        let free: usize = self.pools.iter().map(|pool| pool.free).sum();
+        self.limit() - free - self.spares.len()
     }
 
     /// Ports there are, over all addresses.

@@ -62,6 +62,8 @@ pub struct Relay {
     /// Sockets asked for and not answered for, and who waits; nobody waits any more for some.
     pub(crate) wanted: BTreeMap<RelayAddr, Option<AllocationId>>,
     pub(crate) timers: Timers<Due>,
+    /// When to look at the spare sockets, if there are any.
+    spares_timer: Option<TimerId>,
     pub(crate) events: VecDeque<Event>,
     outbox: VecDeque<(Path, Vec<u8>)>,
     pub(crate) counters: Counters,
@@ -76,6 +78,7 @@ pub(crate) enum Due {
     Allocation(AllocationId),
     Reservation([u8; 8]),
     PeerConnection(PeerConnectionId),
+    Spares,
 }
 
 /// An open relay socket that waits for its RESERVATION-TOKEN.
@@ -106,6 +109,8 @@ pub struct Gauges {
     pub ports_in_use: usize,
     /// Relay ports there are.
     pub ports_limit: usize,
+    /// Relay sockets that are open and wait for an allocation.
+    pub spare_sockets: usize,
 }
 
 impl Relay {
@@ -139,6 +144,7 @@ impl Relay {
             reservations: BTreeMap::new(),
             wanted: BTreeMap::new(),
             timers: Timers::new(),
+            spares_timer: None,
             events: VecDeque::new(),
             outbox: VecDeque::new(),
             counters: Counters::default(),
@@ -162,6 +168,9 @@ impl Relay {
         self.config.ledger = started.ledger;
         self.auth.set_config(&self.config);
         self.limiter.set_config(self.config.limits.clone());
+        if self.ports.spares.len() > self.config.spare_sockets {
+            self.close_spares();
+        }
         self.policy = PeerPolicy::with_live_ports(&self.config, self.ports.live().clone());
         self.tcp_policy = PeerPolicy::with_live_ports(&self.config, self.ports.live_tcp().clone());
         let ids: Vec<AllocationId> = self.tables.iter().map(|(id, _)| id).collect();
@@ -181,6 +190,9 @@ impl Relay {
     /// existing ones live on.
     pub fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
+        if draining {
+            self.close_spares();
+        }
     }
 
     /// A datagram, or a frame of a stream, from a client.
@@ -209,7 +221,11 @@ impl Relay {
         input: &[u8],
     ) -> Verdict {
         let tick = self.clock.tick(now.mono);
-        forward(data::from_peer(self, tick, relayed, peer, input))
+        let outcome = data::from_peer(self, tick, relayed, peer, input);
+        if outcome == Err(DropReason::UnknownRelay) {
+            self.close_spare(relayed);
+        }
+        forward(outcome)
     }
 
     /// An ICMP error for a datagram that left a relay socket towards `peer` (RFC 8656 §11.5), for
@@ -287,6 +303,7 @@ impl Relay {
         for token in tokens {
             self.end_reservation(token);
         }
+        self.close_spares();
     }
 
     /// A response that had to wait, written into `reply` (cleared first); send it on the path.
@@ -337,6 +354,7 @@ impl Relay {
             users: self.holdings.users(),
             ports_in_use: self.ports.in_use(),
             ports_limit: self.ports.limit(),
+            spare_sockets: self.ports.spares.len(),
         }
     }
 
@@ -368,8 +386,15 @@ impl Relay {
         );
         assert_eq!(
             self.timers.len(),
-            self.tables.len() + self.reservations.len() + self.tcp.waiting(),
+            self.tables.len()
+                + self.reservations.len()
+                + self.tcp.waiting()
+                + usize::from(self.spares_timer.is_some()),
             "timers"
+        );
+        assert!(
+            self.spares_timer.is_some() || self.ports.spares.len() == 0,
+            "spare sockets are looked after"
         );
         self.tcp.assert_consistent();
         for (connection, id) in self.tcp.owners() {

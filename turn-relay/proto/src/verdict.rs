@@ -581,4 +581,6 @@ pub enum Reason {
     SocketOverdue,
     /// A peer has not answered a Connect, or no ConnectionBind has come for a connection.
     PeerConnection,
+    /// Relay sockets were kept for allocations that may not have come.
+    SpareSockets,
 }

@@ -157,6 +157,8 @@ pub fn config() -> RelayConfig {
             addr("[::]:3478"),
             addr("127.0.0.1:9479"),
         ],
+        // So that each story's sockets come and go with its allocations.
+        spare_sockets: 0,
         ..RelayConfig::default()
     }
 }

@@ -144,6 +144,7 @@ impl Game {
     fn new(seed: u64) -> Self {
         let mut config = harness::config();
         config.ports = 50_000..=50_031; // scarce, so that every error is met
+        config.spare_sockets = [256, 3, 0][usize::try_from(seed % 3).expect("below three")];
         config.quota.allocations_per_user = 4;
         config.quota.permissions_per_allocation = 3;
         config.quota.channels_per_allocation = 2;

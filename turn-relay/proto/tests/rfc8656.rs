@@ -27,4 +27,5 @@ mod refresh;
 mod regressions;
 mod security_goals;
 mod shards;
+mod spare_sockets;
 mod tcp_relaying;

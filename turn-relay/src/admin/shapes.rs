@@ -85,6 +85,8 @@ pub struct Levels {
     pub ports_in_use: usize,
     /// Relay ports there are.
     pub ports_limit: usize,
+    /// Relay sockets that ended allocations have left for the next ones.
+    pub spare_sockets: usize,
 }
 
 /// `GET /v1/allocations`.

@@ -19,6 +19,9 @@ const SCHEMES: [Scheme; 4] = [Scheme::Udp, Scheme::Tcp, Scheme::Tls, Scheme::Tcp
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// Of each thread; each is a descriptor and some kilobytes of the system's.
+const MAX_SPARE_SOCKETS: usize = 4096;
+
 impl FromRaw for Config {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
         let defaults = Self::default();
@@ -40,6 +43,11 @@ impl FromRaw for Config {
         let relay_addresses = read_relay_addresses(section);
         let external_addresses = super::external::read(section, &relay_addresses);
         let threads = section.ranged("threads", 0, 0..=MAX_THREADS);
+        let spare_sockets = section.ranged(
+            "spare-sockets",
+            defaults.spare_sockets,
+            0..=MAX_SPARE_SOCKETS,
+        );
 
         let tls = read_tls(section, &listen);
         let credentials = section.section::<Credentials>("credentials");
@@ -68,6 +76,7 @@ impl FromRaw for Config {
             external_addresses,
             threads,
             io_uring: section.value("io-uring", true),
+            spare_sockets,
             tls,
             secrets: credentials.map(|found| found.secrets).unwrap_or_default(),
             test_users: test_users.into_iter().map(|user| user.0).collect(),

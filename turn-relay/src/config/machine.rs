@@ -99,6 +99,7 @@ pub(crate) fn relay_config(
         users: config.test_users.clone(),
         relay_addresses,
         ports,
+        spare_sockets: config.spare_sockets,
         live_ports: Arc::clone(&shared.live_ports),
         live_tcp_ports: Arc::clone(&shared.live_tcp_ports),
         ledger: shared.ledger.clone(),

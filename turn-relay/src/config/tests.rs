@@ -80,6 +80,7 @@ relay-address = ["203.0.113.10"]
 external-addresses = { "10.0.0.5" = "203.0.113.10" }
 threads = 1000
 io-uring = "yes"
+spare-sockets = 5000
 [peers]
 allow = ["10.9.0.1/16"]
 min-port = 0
@@ -109,6 +110,7 @@ format = "xml"
         "external-addresses",
         "threads",
         "io-uring",
+        "spare-sockets",
         "peers.allow[0]",
         "peers.min-port",
         "quota.allocations-per-user",

@@ -24,7 +24,7 @@ const BUSY: &str = "rallypoint_turn_worker_busy_ratio";
 
 type Level = fn(&Gauges) -> usize;
 
-const LEVELS: [(&str, &str, Level); 6] = [
+const LEVELS: [(&str, &str, Level); 7] = [
     (
         "rallypoint_turn_permissions",
         "Permissions installed.",
@@ -52,6 +52,11 @@ const LEVELS: [(&str, &str, Level); 6] = [
         "rallypoint_turn_relay_ports_reserved",
         "Relay ports held for a token.",
         |g| g.reservations,
+    ),
+    (
+        "rallypoint_turn_spare_sockets",
+        "Relay sockets that ended allocations have left for the next ones.",
+        |g| g.spare_sockets,
     ),
 ];
 

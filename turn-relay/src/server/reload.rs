@@ -124,6 +124,7 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
     ];
     let live = [
         ("realm", new.realm != running.realm),
+        ("spare-sockets", new.spare_sockets != running.spare_sockets),
         ("tls", !has_tls_changed && new.tls != running.tls),
         ("credentials", new.secrets != running.secrets),
         ("test-user", new.test_users != running.test_users),

@@ -95,6 +95,7 @@ fn each_metric_moves() {
         "rallypoint_turn_allocations_ended_total{reason=\"deleted\"}",
         1.0,
     );
+    relay.expect("rallypoint_turn_spare_sockets", 1.0);
     let after = families(&relay);
 
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();

@@ -1,11 +1,14 @@
 //! TURN over UDP: allocations, permissions, channels and data both ways.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use stun_wire::Method;
 use stun_wire::attribute::{EvenPort, Icmp, RequestedTransport};
-use turn_relay::Scheme;
+use turn_relay::{Config, Scheme};
 
 use crate::client::{Client, FromPeer, Peer};
-use crate::harness::{V4, V6, config, start};
+use crate::harness::{PATIENCE, V4, V6, config, start};
 
 #[test]
 fn binding_tells_the_client_its_address() {
@@ -81,7 +84,7 @@ fn a_client_of_the_same_relay_needs_the_others_permission_too() {
 
 #[test]
 fn clients_on_different_shards_reach_each_other() {
-    let relay = start(turn_relay::Config {
+    let relay = start(Config {
         threads: 4,
         ..config()
     });
@@ -116,7 +119,7 @@ fn clients_on_different_shards_reach_each_other() {
 #[test]
 fn many_players_at_once_reach_a_peer_with_and_without_io_uring() {
     for io_uring in [true, false] {
-        let mut config = turn_relay::Config {
+        let mut config = Config {
             io_uring,
             ..config()
         };
@@ -155,7 +158,7 @@ fn many_players_at_once_reach_a_peer_with_and_without_io_uring() {
 /// RFC 8656 §7.2: who reserved the next port may take it on another 5-tuple, as `turnutils_uclient` does.
 #[test]
 fn a_reserved_port_is_given_to_another_socket_of_the_client() {
-    let relay = start(turn_relay::Config {
+    let relay = start(Config {
         threads: 4,
         ..config()
     });
@@ -216,7 +219,10 @@ fn the_relay_does_not_reach_its_own_services() {
 
 #[test]
 fn refresh_to_zero_frees_the_port_at_once() {
-    let relay = start(config());
+    let relay = start(Config {
+        spare_sockets: 0,
+        ..config()
+    });
     let mut client = Client::udp(relay.udp());
     let relayed = client.allocate();
     let used = std::net::UdpSocket::bind(relayed).map(drop);
@@ -226,6 +232,59 @@ fn refresh_to_zero_frees_the_port_at_once() {
     std::net::UdpSocket::bind(relayed).unwrap();
     assert_eq!(client.refresh(600).error, Some(437));
     client.allocate();
+}
+
+/// Waits until nothing is bound there.
+fn expect_closed(addr: SocketAddr) {
+    let pause = Duration::from_millis(10);
+    let mut waited = Duration::ZERO;
+    while std::net::UdpSocket::bind(addr).is_err() {
+        assert!(waited < PATIENCE, "{addr} is bound");
+        std::thread::sleep(pause);
+        waited += pause;
+    }
+}
+
+#[test]
+fn the_socket_of_an_allocation_that_ended_serves_the_next_one() {
+    let relay = start(config());
+    let peer = Peer::new(V4);
+    let relayed = [1, 2, 3].map(|round| {
+        let mut client = Client::udp(relay.udp());
+        let relayed = client.allocate();
+        client.bind_channel(peer.addr(), 0x4000);
+        client.send_channel(0x4000, &[round]);
+        assert_eq!(peer.receive(), (relayed, vec![round]));
+        peer.send(relayed, &[round, round]);
+        assert_eq!(
+            client.receive(),
+            FromPeer::Channel(0x4000, vec![round, round])
+        );
+        assert_eq!(client.refresh(0).error, None);
+        relay.expect("rallypoint_turn_relay_ports_in_use", 0.0);
+        relayed
+    });
+    assert_eq!(relayed, [relayed[0]; 3]);
+    let opened = "rallypoint_turn_relay_sockets_total{outcome=\"opened\"}";
+    assert_eq!(relay.metric(opened), 1.0);
+    // Nobody came for it in two seconds.
+    relay.expect("rallypoint_turn_spare_sockets", 0.0);
+    expect_closed(relayed[0]);
+}
+
+#[test]
+fn whoever_still_sends_to_an_allocation_that_ended_meets_a_closed_port() {
+    let relay = start(config());
+    let mut client = Client::udp(relay.udp());
+    let (relayed, peer) = (client.allocate(), Peer::new(V4));
+    client.permit(peer.addr());
+    assert_eq!(client.refresh(0).error, None);
+    relay.expect("rallypoint_turn_spare_sockets", 1.0);
+    peer.send(relayed, b"are you there?");
+    expect_closed(relayed);
+    let dropped =
+        "rallypoint_turn_dropped_packets_total{direction=\"to_client\",reason=\"unknown_relay\"}";
+    assert_eq!(relay.metric(dropped), 1.0);
 }
 
 #[test]
@@ -337,7 +396,7 @@ fn time_limited_credentials_work_and_expired_ones_do_not() {
         id: Some("k1".into()),
         secret,
     }];
-    let relay = start(turn_relay::Config {
+    let relay = start(Config {
         secrets,
         ..config()
     });

@@ -1,6 +1,8 @@
 //! How things end: by time, by request, by disconnect, by the operator. Nothing of them is left when
 //! a call returns, and the shell hears of every socket and channel.
 
+use std::time::Duration;
+
 use stun_wire::error_code;
 
 use super::{Due, Relay};
@@ -8,7 +10,10 @@ use crate::clock::Tick;
 use crate::request::allocate;
 use crate::respond::Reject;
 use crate::tables::{AllocationId, Channel};
-use crate::verdict::{ConnectionEnd, EndReason, Event, Family, Path, RelayAddr};
+use crate::verdict::{ConnectionEnd, EndReason, Event, Family, Path, Reason, RelayAddr};
+
+/// How long a spare socket waits for an allocation, and twice that at most.
+const SPARE_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Relay {
     /// Ends everything whose time has come.
@@ -18,6 +23,7 @@ impl Relay {
                 Due::Reservation(token) => self.end_reservation(token),
                 Due::Allocation(id) => self.end_due_of(id, tick),
                 Due::PeerConnection(connection) => self.end_overdue(connection),
+                Due::Spares => self.close_surplus(tick),
             }
         }
     }
@@ -113,20 +119,59 @@ impl Relay {
         self.rearm(id);
     }
 
-    /// A socket or listener that was opened is not needed any more.
+    /// A socket or listener that was opened is not needed any more. A socket may be spared.
     pub(crate) fn free_socket(&mut self, addr: RelayAddr) {
-        let was_listener = self.forget_socket(addr);
-        self.events.push_back(if was_listener {
-            Event::ListenFreed { addr }
+        if self.tcp.unlisten(addr) {
+            self.ports.give_back(addr);
+            self.events.push_back(Event::ListenFreed { addr });
+        } else if self.draining || self.ports.spares.len() >= self.config.spare_sockets {
+            self.close_socket(addr);
         } else {
-            Event::SocketFreed { addr }
-        });
+            self.ports.spare(addr);
+            let review = self.clock.latest().after(SPARE_PATIENCE);
+            let timers = &mut self.timers;
+            self.spares_timer
+                .get_or_insert_with(|| timers.insert(review, Reason::SpareSockets, Due::Spares));
+        }
     }
 
-    /// Its port is free; the shell need not be told. True if it was a listener.
-    pub(crate) fn forget_socket(&mut self, addr: RelayAddr) -> bool {
+    fn close_socket(&mut self, addr: RelayAddr) {
         self.ports.give_back(addr);
-        self.tcp.unlisten(addr)
+        self.events.push_back(Event::SocketFreed { addr });
+    }
+
+    /// A socket or listener that was asked for could not be opened.
+    pub(crate) fn forget_socket(&mut self, addr: RelayAddr) {
+        self.ports.give_back(addr);
+        self.tcp.unlisten(addr);
+    }
+
+    /// Somebody sends to it: it is no socket for anybody else.
+    pub(super) fn close_spare(&mut self, addr: RelayAddr) {
+        if self.ports.spares.remove(addr) {
+            self.close_socket(addr);
+        }
+    }
+
+    /// Its ports are needed, or no allocation will come.
+    pub(crate) fn close_spares(&mut self) {
+        for addr in self.ports.spares.take_all() {
+            self.close_socket(addr);
+        }
+    }
+
+    fn close_surplus(&mut self, tick: Tick) {
+        for addr in self.ports.spares.surplus() {
+            self.close_socket(addr);
+        }
+        if self.ports.spares.len() > 0 {
+            let review = tick.after(SPARE_PATIENCE);
+            if let Some(timer) = self.spares_timer {
+                self.timers.set(timer, review, Reason::SpareSockets);
+            }
+        } else if let Some(timer) = self.spares_timer.take() {
+            self.timers.remove(timer);
+        }
     }
 
     pub(super) fn report_freed(&mut self, id: AllocationId, freed: Vec<Channel>) {

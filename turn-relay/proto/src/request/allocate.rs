@@ -1,9 +1,9 @@
 //! Allocate (RFC 8656 §7): a relayed transport address, or one of each family, or an even port with
 //! its next held for later.
 //!
-//! The request is judged and counted at once, then waits (`Pending`) until the shell has opened its
-//! sockets. A port that is in use elsewhere is replaced by another a few times; then the client
-//! reads 508.
+//! The request is judged and counted at once. It may have a socket that an ended allocation has left
+//! open; else it waits (`Pending`) until the shell has opened its sockets. A port that is in use
+//! elsewhere is replaced by another a few times; then the client reads 508.
 
 use std::time::Duration;
 
@@ -33,6 +33,13 @@ const SOCKET_PATIENCE: Duration = Duration::from_secs(10);
 /// An allocation that waits for its sockets.
 pub(crate) struct Pending {
     envelope: Envelope,
+    picks: Picks,
+    /// Counts against the user like an allocation, for the reserved port.
+    reserve_holding: Option<UserId>,
+}
+
+/// The ports of an allocation.
+struct Picks {
     /// It listens for TCP connections (RFC 6062) in place of exchanging datagrams.
     tcp: bool,
     parity: Parity,
@@ -41,21 +48,13 @@ pub(crate) struct Pending {
     /// The odd port that goes with the even one.
     next: Option<Want>,
     busy: Vec<RelayAddr>,
-    /// Counts against the user like an allocation, for the reserved port.
-    reserve_holding: Option<UserId>,
 }
 
-/// A socket that was asked for.
+/// A socket that is open, or that the shell is to open.
 #[derive(Clone, Copy)]
 struct Want {
     addr: RelayAddr,
     open: bool,
-}
-
-impl Want {
-    fn new(addr: RelayAddr) -> Self {
-        Self { addr, open: false }
-    }
 }
 
 pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer, Reject> {
@@ -204,21 +203,19 @@ fn begin(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer
 }
 
 fn begin_claimed(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer, Reject> {
-    let mut pending = Pending {
-        envelope: request.envelope.clone(),
+    let mut picks = Picks {
         tcp: wish.tcp,
         parity: wish.parity,
         wants: [None; 2],
         next: None,
         busy: Vec::new(),
-        reserve_holding: None,
     };
     let mut address_error = None;
     let mut first_error = None;
     for family in wish.families.into_iter().flatten() {
         let code = if !relay.ports.has_family(family) {
             error_code::ADDRESS_FAMILY_NOT_SUPPORTED
-        } else if pending.pick(relay, family) {
+        } else if picks.pick(relay, family) {
             continue;
         } else {
             relay.counters.count_quota_rejection(QuotaKind::Total);
@@ -227,13 +224,12 @@ fn begin_claimed(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Resul
         address_error = Some((family, code));
         first_error.get_or_insert(code);
     }
-    if pending.wants.iter().all(Option::is_none) {
+    if picks.wants.iter().all(Option::is_none) {
         let code = first_error.unwrap_or(error_code::INSUFFICIENT_CAPACITY);
         return Err(Reject::bare(code));
     }
-    if wish.parity == Parity::EvenPair {
-        pending.reserve_holding = Some(relay.holdings.hold(request.user));
-    }
+    let reserve_holding =
+        (wish.parity == Parity::EvenPair).then(|| relay.holdings.hold(request.user));
     let user = relay.holdings.hold(request.user);
     relay.holdings.hold_address(request.path.remote.ip());
     let grant = Grant {
@@ -241,6 +237,16 @@ fn begin_claimed(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Resul
         lifetime_secs: granted(wish.lifetime, &relay.config.lifetime),
         token: None,
         address_error,
+    };
+    if picks.all_open() {
+        let id = insert(relay, request, user, grant, None);
+        go_live(relay, request.tick, id, picks.addrs());
+        return answer_allocated(relay, id);
+    }
+    let pending = Pending {
+        envelope: request.envelope.clone(),
+        picks,
+        reserve_holding,
     };
     let id = insert(relay, request, user, grant, Some(Box::new(pending)));
     if wish.tcp {
@@ -281,6 +287,10 @@ fn redeem(
         *addr = Some(held.addr);
     }
     go_live(relay, request.tick, id, addrs);
+    answer_allocated(relay, id)
+}
+
+fn answer_allocated(relay: &Relay, id: AllocationId) -> Result<Answer, Reject> {
     let allocation = relay.tables.get(id).ok_or(Reject::BAD_REQUEST)?;
     Ok(Answer::Allocated(allocated(relay, allocation)))
 }
@@ -325,24 +335,58 @@ fn insert(
     relay.tables.insert(allocation)
 }
 
-impl Pending {
+impl Picks {
     /// A port for that family, and its next if a pair is wanted. False if there is none.
     fn pick(&mut self, relay: &mut Relay, family: Family) -> bool {
-        let Some(addr) = relay
-            .ports
-            .take(&mut relay.rng, family, self.parity, &self.busy)
-        else {
+        let Some(want) = self.find(relay, family) else {
             return false;
         };
-        if let Some(want) = self.wants.get_mut(family as usize) {
-            *want = Some(Want::new(addr));
-        }
         if self.parity == Parity::EvenPair {
-            self.next = Some(Want::new(addr.next()));
+            self.next = Some(Want {
+                addr: want.addr.next(),
+                open: false,
+            });
+        }
+        if let Some(place) = self.wants.get_mut(family as usize) {
+            *place = Some(want);
         }
         true
     }
 
+    /// A spare socket if any port will do, else a port that is free. Ports of spare sockets are free too if there is no
+    /// other.
+    fn find(&self, relay: &mut Relay, family: Family) -> Option<Want> {
+        let rng = &mut relay.rng;
+        if self.parity == Parity::Any
+            && !self.tcp
+            && let Some(addr) = relay.ports.spares.take(rng, family)
+        {
+            return Some(Want { addr, open: true });
+        }
+        let mut addr = relay.ports.take(rng, family, self.parity, &self.busy);
+        if addr.is_none() && relay.ports.spares.len() > 0 {
+            relay.close_spares();
+            let rng = &mut relay.rng;
+            addr = relay.ports.take(rng, family, self.parity, &self.busy);
+        }
+        addr.map(|addr| Want { addr, open: false })
+    }
+
+    fn addrs(&self) -> [Option<RelayAddr>; 2] {
+        self.wants.map(|want| want.map(|want| want.addr))
+    }
+
+    fn all_open(&self) -> bool {
+        let mut all = self.wants.iter().flatten().chain(&self.next);
+        all.all(|want| want.open)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Want> {
+        self.wants.iter_mut().flatten().chain(self.next.iter_mut())
+    }
+}
+
+impl Pending {
     /// It asks for two ports on behalf of its user.
     pub(crate) fn is_pair(&self) -> bool {
         self.reserve_holding.is_some()
@@ -350,16 +394,8 @@ impl Pending {
 
     /// Sockets that are open while others are waited for.
     pub(crate) fn open(&self) -> usize {
-        self.wants
-            .iter()
-            .flatten()
-            .chain(&self.next)
-            .filter(|want| want.open)
-            .count()
-    }
-
-    fn all(&mut self) -> impl Iterator<Item = &mut Want> {
-        self.wants.iter_mut().flatten().chain(self.next.iter_mut())
+        let all = self.picks.wants.iter().flatten().chain(&self.picks.next);
+        all.filter(|want| want.open).count()
     }
 }
 
@@ -368,8 +404,8 @@ fn ask(relay: &mut Relay, id: AllocationId) {
     let Some(pending) = relay.tables.get_mut(id).and_then(|a| a.pending.as_mut()) else {
         return;
     };
-    let tcp = pending.tcp;
-    for want in pending.all().filter(|want| !want.open) {
+    let tcp = pending.picks.tcp;
+    for want in pending.picks.iter_mut().filter(|want| !want.open) {
         if relay.wanted.insert(want.addr, Some(id)).is_some() {
             continue;
         }
@@ -396,14 +432,19 @@ pub(crate) fn handle_socket(
     };
     match outcome {
         SocketOutcome::Opened => {
-            for want in pending.all().filter(|want| want.addr == addr) {
+            for want in pending.picks.iter_mut().filter(|want| want.addr == addr) {
                 want.open = true;
             }
         }
         SocketOutcome::InUse | SocketOutcome::Failed => {
             let family = Family::of(addr.0.ip());
-            pending.busy.push(addr);
-            let again = outcome == SocketOutcome::InUse && pending.busy.len() <= MAX_BUSY_PORTS;
+            let busy = &mut pending.picks.busy;
+            busy.push(addr);
+            let again = outcome == SocketOutcome::InUse && busy.len() <= MAX_BUSY_PORTS;
+            if outcome == SocketOutcome::Failed {
+                // What they hold may be what was wanting.
+                relay.close_spares();
+            }
             replace(relay, id, addr, family, again);
         }
     }
@@ -416,18 +457,16 @@ fn replace(relay: &mut Relay, id: AllocationId, addr: RelayAddr, family: Family,
         return;
     };
     relay.forget_socket(addr);
-    let want = pending
-        .wants
-        .get_mut(family as usize)
-        .and_then(Option::take);
+    let picks = &mut pending.picks;
+    let want = picks.wants.get_mut(family as usize).and_then(Option::take);
     for want in want
         .into_iter()
-        .chain(pending.next.take())
+        .chain(picks.next.take())
         .filter(|want| want.addr != addr)
     {
         drop_want(relay, want);
     }
-    let found = again && pending.pick(relay, family);
+    let found = again && picks.pick(relay, family);
     if let Some(allocation) = relay.tables.get_mut(id) {
         if !found {
             allocation.grant.address_error = Some((family, error_code::INSUFFICIENT_CAPACITY));
@@ -445,7 +484,7 @@ fn conclude(relay: &mut Relay, tick: Tick, id: AllocationId) {
     let Some(pending) = allocation.pending.as_mut() else {
         return;
     };
-    if pending.wants.iter().all(Option::is_none) {
+    if pending.picks.wants.iter().all(Option::is_none) {
         abandon(
             relay,
             id,
@@ -453,11 +492,12 @@ fn conclude(relay: &mut Relay, tick: Tick, id: AllocationId) {
         );
         return;
     }
-    if !pending.all().all(|want| want.open) {
+    if !pending.picks.all_open() {
         return;
     }
-    let addrs = pending.wants.map(|want| want.map(|want| want.addr));
+    let addrs = pending.picks.addrs();
     let reserved = pending
+        .picks
         .next
         .map(|want| want.addr)
         .zip(pending.reserve_holding.take());
@@ -531,9 +571,8 @@ pub(crate) fn abandon(relay: &mut Relay, id: AllocationId, reject: Option<Reject
     if let Some(user) = pending.reserve_holding {
         relay.holdings.release(user);
     }
-    let wants: Vec<Want> = pending.all().map(|want| *want).collect();
-    for want in wants {
-        drop_want(relay, want);
+    for want in pending.picks.iter_mut() {
+        drop_want(relay, *want);
     }
     if let Some(reject) = reject {
         if reject.code == error_code::INSUFFICIENT_CAPACITY {
