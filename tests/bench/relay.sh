@@ -163,11 +163,31 @@ options() {
     esac
 }
 
+# Hundredths of a second that all servers have worked.
+worked() {
+    awk '{ sum += $14 + $15 } END { print sum }' $(printf '/proc/%s/stat ' "${pids[@]}")
+}
+
+# Waits until no server has anything left to do, 5 seconds at most: coturn lets go of allocations for a second or two after a
+# run, on the core that the next server is measured on.
+settle() {
+    local before after tries=0
+    before=$(worked)
+    while [ "$tries" -lt 25 ]; do
+        tries=$((tries + 1))
+        sleep 0.2
+        after=$(worked)
+        [ "$after" -gt "$before" ] || return 0
+        before=$after
+    done
+}
+
 # measure WORK SERVER PORT PID: one run; a line "work server rate cpu lost server-busy load-busy p50 p99" into the results, "-"
 # for what the work has none of. A flood loses nothing: what the server has no time for is not relayed.
 measure() {
     local work=$1 server=$2 port=$3 pid=$4 json told
     local common=(--server "$client_net.1:$port" --seconds "$seconds" --server-pid "$pid")
+    settle
     if [ "$work" = binding ]; then
         json=$(load stun "${common[@]}")
     else

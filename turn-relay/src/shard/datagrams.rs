@@ -12,6 +12,20 @@ use crate::sockets::SocketKey;
 /// destination: from hundreds of players that takes hundreds of datagrams. Only a socket with a queue gets so far.
 const RECEIVES: usize = 16;
 
+/// So many requests in a batch end the turn of their socket: an answer leaves at the end of the round, and whoever waits for
+/// one may as well work meanwhile. Few hold up no data.
+const REQUESTS_END_TURN: usize = MAX_BATCH / 2;
+
+/// What a receive has brought.
+enum Received {
+    /// All there was.
+    Last,
+    /// As much as there was room for.
+    Full,
+    /// As much as there was room for, and the turn is over.
+    Enough,
+}
+
 /// What the first receive from a socket takes at most: few have more, and those get another.
 const FIRST_FROM_CLIENTS: usize = 8;
 const FIRST_FROM_PEERS: usize = 4;
@@ -46,20 +60,26 @@ impl Shard {
     }
 
     /// Receives until a batch is not full, or it is another socket's turn. The first batch is small.
-    fn receive_some(&mut self, first: usize, mut receive: impl FnMut(&mut Self) -> bool) -> bool {
+    fn receive_some(
+        &mut self,
+        first: usize,
+        mut receive: impl FnMut(&mut Self) -> Received,
+    ) -> bool {
         self.datagrams.set_capacity(first);
         for _ in 0..=RECEIVES {
-            let has_more = receive(self);
+            let received = receive(self);
             self.datagrams.set_capacity(MAX_BATCH);
-            if !has_more {
-                return false;
+            match received {
+                Received::Last => return false,
+                Received::Full => {}
+                Received::Enough => return true,
             }
         }
         true
     }
 
-    /// One batch. True: it was full.
-    fn receive_from_clients(&mut self, key: SocketKey) -> bool {
+    /// One batch.
+    fn receive_from_clients(&mut self, key: SocketKey) -> Received {
         let Self {
             relay,
             outward,
@@ -71,8 +91,7 @@ impl Shard {
         let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
         let traffic = &outward.counters.traffic;
         traffic.truncated(Side::Client, datagrams.truncated());
-        let mut received = 0;
-        let mut requests = false;
+        let (mut received, mut requests) = (0, 0);
         for datagram in datagrams.iter() {
             received += 1;
             outward.counters.traffic.received(Side::Client);
@@ -83,16 +102,20 @@ impl Shard {
                 remote: datagram.from,
             };
             let verdict = relay.handle_client(*now, path, datagram.bytes, reply);
-            requests |= !matches!(verdict, Verdict::Forward(_));
+            requests += usize::from(!matches!(verdict, Verdict::Forward(_)));
             outward.act_for_client(relay, *now, &verdict, datagram.bytes, reply);
         }
-        self.counts_changed |= requests;
+        self.counts_changed |= requests > 0;
         self.sample_batch(received);
-        has_more
+        match has_more {
+            false => Received::Last,
+            true if requests < REQUESTS_END_TURN => Received::Full,
+            true => Received::Enough,
+        }
     }
 
-    /// One batch. True: it was full.
-    fn receive_from_peers(&mut self, key: usize, addr: RelayAddr) -> bool {
+    /// One batch.
+    fn receive_from_peers(&mut self, key: usize, addr: RelayAddr) -> Received {
         let Self {
             relay,
             outward,
@@ -113,7 +136,11 @@ impl Shard {
             outward.act(Side::Peer, &verdict, datagram.bytes, reply);
         }
         self.sample_batch(received);
-        has_more
+        if has_more {
+            Received::Full
+        } else {
+            Received::Last
+        }
     }
 
     fn sample_batch(&mut self, received: usize) {
