@@ -101,15 +101,16 @@ impl<const WORDS: usize> Hmac<WORDS> {
 
     fn digest(&self, pieces: &[&[u8]], compress: Compress<WORDS>) -> [u32; WORDS] {
         let inner = Blocks::new(self.inner, BLOCK, compress).hash(pieces);
-        let mut buffer = [0; 32];
-        for (to, from) in buffer
-            .iter_mut()
-            .zip(inner.iter().flat_map(|word| word.to_be_bytes()))
-        {
+        // What the outer hash eats behind its key always is one block: the inner hash and the padding.
+        let mut block = [0; BLOCK];
+        let content = inner.iter().flat_map(|word| word.to_be_bytes());
+        for (to, from) in block.iter_mut().zip(content.chain([0x80])) {
             *to = from;
         }
-        let inner = buffer.get(..WORDS * 4).unwrap_or_default();
-        Blocks::new(self.outer, BLOCK, compress).hash(&[inner])
+        write_length(&mut block, BLOCK + WORDS * 4);
+        let mut state = self.outer;
+        compress(&mut state, &[block]);
+        state
     }
 }
 
@@ -139,15 +140,19 @@ impl<const WORDS: usize> Blocks<WORDS> {
             self.total += piece.len();
             self.update(piece);
         }
-        // Padding: a one bit, zeros, and the length in bits at the end of a block.
-        let bits = (self.total as u64).wrapping_mul(8);
-        self.update(&[0x80]);
-        if self.filled > BLOCK - 8 {
-            self.update(&[0; 8]);
+        // Padding: a one bit, zeros, and the length in bits at the end of a block. There is room for the bit: a full block
+        // is eaten at once.
+        let has_room = self.filled < BLOCK - 8;
+        if let Some([first, rest @ ..]) = self.block.get_mut(self.filled..) {
+            *first = 0x80;
+            rest.fill(0);
         }
-        let zeros = BLOCK - 8 - self.filled;
-        self.update([0; BLOCK].get(..zeros).unwrap_or_default());
-        self.update(&bits.to_be_bytes());
+        if !has_room {
+            (self.compress)(&mut self.state, &[self.block]);
+            self.block = [0; BLOCK];
+        }
+        write_length(&mut self.block, self.total);
+        (self.compress)(&mut self.state, &[self.block]);
         self.state
     }
 
@@ -173,6 +178,13 @@ impl<const WORDS: usize> Blocks<WORDS> {
             space.copy_from_slice(bytes);
         }
         self.filled = end;
+    }
+}
+
+/// The length of a message in bits, where the last block of its padding has it.
+fn write_length(block: &mut [u8; BLOCK], bytes: usize) {
+    if let Some(end) = block.last_chunk_mut() {
+        *end = (bytes as u64).wrapping_mul(8).to_be_bytes();
     }
 }
 
