@@ -222,7 +222,7 @@ impl Relay {
     ) -> Verdict {
         let tick = self.clock.tick(now.mono);
         let outcome = data::from_peer(self, tick, relayed, peer, input);
-        if outcome == Err(DropReason::UnknownRelay) {
+        if matches!(outcome, Err(DropReason::UnknownRelay)) {
             self.close_spare(relayed);
         }
         forward(outcome)

@@ -16,6 +16,13 @@ const RECEIVES: usize = 16;
 /// one may as well work meanwhile. Few hold up no data.
 const REQUESTS_END_TURN: usize = MAX_BATCH / 2;
 
+/// What the first receive from a socket takes at most: few have more, and those get another.
+const FIRST_FROM_CLIENTS: usize = 8;
+const FIRST_FROM_PEERS: usize = 4;
+
+/// One receive in so many is sampled for the batch histogram.
+const BATCH_SAMPLE: u32 = 16;
+
 /// What a receive has brought.
 enum Received {
     /// All there was.
@@ -25,13 +32,6 @@ enum Received {
     /// As much as there was room for, and the turn is over.
     Enough,
 }
-
-/// What the first receive from a socket takes at most: few have more, and those get another.
-const FIRST_FROM_CLIENTS: usize = 8;
-const FIRST_FROM_PEERS: usize = 4;
-
-/// One receive in so many is sampled for the batch histogram.
-const BATCH_SAMPLE: u32 = 16;
 
 impl Shard {
     /// What clients have sent, up to a few batches. True: there may be more.

@@ -5,6 +5,8 @@
 //! open; else it waits (`Pending`) until the shell has opened its sockets. A port that is in use
 //! elsewhere is replaced by another a few times; then the client reads 508.
 
+mod picks;
+
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -14,6 +16,7 @@ use stun_wire::attribute::{
 };
 use stun_wire::{AttributeError, AttributeType, error_code};
 
+use self::picks::{Picks, Want};
 use crate::clock::Tick;
 use crate::counters::{AuthFailure, QuotaKind};
 use crate::ports::Parity;
@@ -36,25 +39,6 @@ pub(crate) struct Pending {
     picks: Picks,
     /// Counts against the user like an allocation, for the reserved port.
     reserve_holding: Option<UserId>,
-}
-
-/// The ports of an allocation.
-struct Picks {
-    /// It listens for TCP connections (RFC 6062) in place of exchanging datagrams.
-    tcp: bool,
-    parity: Parity,
-    /// By family.
-    wants: [Option<Want>; 2],
-    /// The odd port that goes with the even one.
-    next: Option<Want>,
-    busy: Vec<RelayAddr>,
-}
-
-/// A socket that is open, or that the shell is to open.
-#[derive(Clone, Copy)]
-struct Want {
-    addr: RelayAddr,
-    open: bool,
 }
 
 pub(crate) fn handle(relay: &mut Relay, request: &Request<'_>) -> Result<Answer, Reject> {
@@ -203,13 +187,7 @@ fn begin(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer
 }
 
 fn begin_claimed(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Result<Answer, Reject> {
-    let mut picks = Picks {
-        tcp: wish.tcp,
-        parity: wish.parity,
-        wants: [None; 2],
-        next: None,
-        busy: Vec::new(),
-    };
+    let mut picks = Picks::new(wish.tcp, wish.parity);
     let mut address_error = None;
     let mut first_error = None;
     for family in wish.families.into_iter().flatten() {
@@ -224,7 +202,7 @@ fn begin_claimed(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Resul
         address_error = Some((family, code));
         first_error.get_or_insert(code);
     }
-    if picks.wants.iter().all(Option::is_none) {
+    if picks.is_empty() {
         let code = first_error.unwrap_or(error_code::INSUFFICIENT_CAPACITY);
         return Err(Reject::bare(code));
     }
@@ -239,9 +217,7 @@ fn begin_claimed(relay: &mut Relay, request: &Request<'_>, wish: &Wish) -> Resul
         address_error,
     };
     if picks.all_open() {
-        let id = insert(relay, request, user, grant, None);
-        go_live(relay, request.tick, id, picks.addrs());
-        return answer_allocated(relay, id);
+        return start(relay, request, user, grant, picks.addrs());
     }
     let pending = Pending {
         envelope: request.envelope.clone(),
@@ -281,16 +257,23 @@ fn redeem(
         token: None,
         address_error: None,
     };
-    let id = insert(relay, request, held.user, grant, None);
     let mut addrs = [None; 2];
     if let Some(addr) = addrs.get_mut(Family::of(held.addr.0.ip()) as usize) {
         *addr = Some(held.addr);
     }
-    go_live(relay, request.tick, id, addrs);
-    answer_allocated(relay, id)
+    start(relay, request, held.user, grant, addrs)
 }
 
-fn answer_allocated(relay: &Relay, id: AllocationId) -> Result<Answer, Reject> {
+/// All sockets are open as it is: the allocation lives at once.
+fn start(
+    relay: &mut Relay,
+    request: &Request<'_>,
+    user: UserId,
+    grant: Grant,
+    addrs: [Option<RelayAddr>; 2],
+) -> Result<Answer, Reject> {
+    let id = insert(relay, request, user, grant, None);
+    go_live(relay, request.tick, id, addrs);
     let allocation = relay.tables.get(id).ok_or(Reject::BAD_REQUEST)?;
     Ok(Answer::Allocated(allocated(relay, allocation)))
 }
@@ -335,57 +318,6 @@ fn insert(
     relay.tables.insert(allocation)
 }
 
-impl Picks {
-    /// A port for that family, and its next if a pair is wanted. False if there is none.
-    fn pick(&mut self, relay: &mut Relay, family: Family) -> bool {
-        let Some(want) = self.find(relay, family) else {
-            return false;
-        };
-        if self.parity == Parity::EvenPair {
-            self.next = Some(Want {
-                addr: want.addr.next(),
-                open: false,
-            });
-        }
-        if let Some(place) = self.wants.get_mut(family as usize) {
-            *place = Some(want);
-        }
-        true
-    }
-
-    /// A spare socket if any port will do, else a port that is free. Ports of spare sockets are free too if there is no
-    /// other.
-    fn find(&self, relay: &mut Relay, family: Family) -> Option<Want> {
-        let rng = &mut relay.rng;
-        if self.parity == Parity::Any
-            && !self.tcp
-            && let Some(addr) = relay.ports.spares.take(rng, family)
-        {
-            return Some(Want { addr, open: true });
-        }
-        let mut addr = relay.ports.take(rng, family, self.parity, &self.busy);
-        if addr.is_none() && relay.ports.spares.len() > 0 {
-            relay.close_spares();
-            let rng = &mut relay.rng;
-            addr = relay.ports.take(rng, family, self.parity, &self.busy);
-        }
-        addr.map(|addr| Want { addr, open: false })
-    }
-
-    fn addrs(&self) -> [Option<RelayAddr>; 2] {
-        self.wants.map(|want| want.map(|want| want.addr))
-    }
-
-    fn all_open(&self) -> bool {
-        let mut all = self.wants.iter().flatten().chain(&self.next);
-        all.all(|want| want.open)
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Want> {
-        self.wants.iter_mut().flatten().chain(self.next.iter_mut())
-    }
-}
-
 impl Pending {
     /// It asks for two ports on behalf of its user.
     pub(crate) fn is_pair(&self) -> bool {
@@ -394,8 +326,7 @@ impl Pending {
 
     /// Sockets that are open while others are waited for.
     pub(crate) fn open(&self) -> usize {
-        let all = self.picks.wants.iter().flatten().chain(&self.picks.next);
-        all.filter(|want| want.open).count()
+        self.picks.iter().filter(|want| want.open).count()
     }
 }
 
@@ -458,12 +389,7 @@ fn replace(relay: &mut Relay, id: AllocationId, addr: RelayAddr, family: Family,
     };
     relay.forget_socket(addr);
     let picks = &mut pending.picks;
-    let want = picks.wants.get_mut(family as usize).and_then(Option::take);
-    for want in want
-        .into_iter()
-        .chain(picks.next.take())
-        .filter(|want| want.addr != addr)
-    {
+    for want in picks.take(family).filter(|want| want.addr != addr) {
         drop_want(relay, want);
     }
     let found = again && picks.pick(relay, family);
@@ -484,7 +410,7 @@ fn conclude(relay: &mut Relay, tick: Tick, id: AllocationId) {
     let Some(pending) = allocation.pending.as_mut() else {
         return;
     };
-    if pending.picks.wants.iter().all(Option::is_none) {
+    if pending.picks.is_empty() {
         abandon(
             relay,
             id,
@@ -498,8 +424,7 @@ fn conclude(relay: &mut Relay, tick: Tick, id: AllocationId) {
     let addrs = pending.picks.addrs();
     let reserved = pending
         .picks
-        .next
-        .map(|want| want.addr)
+        .next_addr()
         .zip(pending.reserve_holding.take());
     let (envelope, client) = (pending.envelope.clone(), allocation.client);
     if let Some((addr, user)) = reserved {
