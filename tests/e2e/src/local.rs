@@ -1,9 +1,11 @@
 //! The daemons on loopback, on ports that were free: for what needs no NAT and no root.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Result, bail};
 use tempfile::TempDir;
@@ -188,18 +190,19 @@ impl Local {
     }
 }
 
-/// A port of 127.0.0.1 that nobody has, neither for datagrams nor for streams, and that was not given out before.
+/// A port of 127.0.0.1 that nobody has, neither for datagrams nor for streams, and that was not given out before: of those that
+/// the system gives to nobody who asks for none (32768 and above).
 ///
 /// # Errors
-/// When the operating system has none.
+/// When there is none.
 pub fn free_port() -> Result<SocketAddr> {
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let random = RandomState::new().hash_one(0_u8) % 10_000;
+        AtomicU16::new(20_000 + u16::try_from(random).unwrap_or(0))
+    });
     for _ in 0..1000 {
-        let stream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = stream.local_addr()?;
-        if UdpSocket::bind(address).is_ok() && !given.contains(&address.port()) {
-            given.push(address.port());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, NEXT.fetch_add(1, Ordering::Relaxed)));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return Ok(address);
         }
     }

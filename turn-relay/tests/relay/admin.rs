@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -14,8 +13,8 @@ use turn_relay::admin::{
 
 use crate::client::Client;
 use crate::daemon::{ADMIN_TOKEN, Daemon};
-use crate::drain::Flow;
-use crate::harness::{PATIENCE, USER};
+use crate::drain::{Flow, wait_until_draining};
+use crate::harness::USER;
 
 /// A second user beside the one that all daemons of the tests have.
 const OTHER: &str = "[[test-user]]\nname = \"a/b \u{fc}\"\npassword = \"another password\"\n";
@@ -365,12 +364,7 @@ fn while_the_process_ends_orders_are_refused_and_kicks_are_not() {
     let mut daemon = Daemon::start("[drain]\ndeadline = \"1h\"\n");
     let _flow = Flow::start(daemon.turn);
     daemon.signal("-TERM");
-    let mut waited = Duration::ZERO;
-    while !daemon.get("/readyz").ends_with("draining\n") {
-        assert!(waited < PATIENCE, "{}", daemon.log());
-        std::thread::sleep(Duration::from_millis(20));
-        waited += Duration::from_millis(20);
-    }
+    wait_until_draining(&daemon);
     let stopping = (503, "stopping".to_owned());
     for (method, path) in [
         ("DELETE", "/v1/drain"),

@@ -1,17 +1,19 @@
 //! The `rallypoint-turn` process: its command line, its end, its metrics, and coturn's client.
 
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Client, FromPeer, Peer};
-use crate::harness::{PASSWORD, PATIENCE, USER, V4, value};
+use crate::harness::{PASSWORD, PATIENCE, USER, V4, eventually, so, value};
 
 pub(crate) const ADMIN_TOKEN: &str = "5d0f7b8e2c914a63b7e05f1c8d2a9e47";
 const BINARY: &str = env!("CARGO_BIN_EXE_rallypoint-turn");
@@ -203,14 +205,14 @@ fn what_the_system_drops_is_counted() {
     daemon.signal("-CONT");
     let family = "rallypoint_udp_receive_queue_dropped_total";
     let sample = format!("{family}{{listener=\"udp://{}\"}}", daemon.turn);
-    let mut waited = Duration::ZERO;
-    // The count comes with the next datagram that finds room.
-    while value(&daemon.get("/metrics"), &sample).unwrap() == 0.0 {
-        assert!(waited < PATIENCE, "nothing was dropped, or not counted");
+    eventually(|| {
+        let dropped = value(&daemon.get("/metrics"), &sample).unwrap();
+        // The count comes with the next datagram that finds room.
         client.send_to(&[0x40; 100], daemon.turn).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        waited += Duration::from_millis(20);
-    }
+        so(dropped > 0.0, || {
+            "nothing was dropped, or not counted".into()
+        })
+    });
 }
 
 #[test]
@@ -325,16 +327,12 @@ impl Daemon {
 
     /// Waits until a sample of its metrics is `expected`.
     pub(crate) fn expect(&self, sample: &str, expected: f64) {
-        let mut waited = Duration::ZERO;
-        loop {
+        eventually(|| {
             let found = value(&self.get("/metrics"), sample);
-            if found == Some(expected) {
-                return;
-            }
-            assert!(waited < PATIENCE, "{sample} is {found:?}:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-            waited += Duration::from_millis(20);
-        }
+            so(found == Some(expected), || {
+                format!("{sample} is {found:?}:\n{}", self.log())
+            })
+        });
     }
 
     pub(crate) fn metric(&self, sample: &str) -> f64 {
@@ -342,15 +340,11 @@ impl Daemon {
     }
 
     fn wait_until_ready(&self) {
-        let mut waited = Duration::ZERO;
-        while !self
-            .try_get("/readyz")
-            .is_some_and(|text| text.starts_with("HTTP/1.1 200"))
-        {
-            assert!(waited < PATIENCE, "not ready:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-            waited += Duration::from_millis(20);
-        }
+        eventually(|| {
+            let answer = self.try_get("/readyz");
+            let is_ready = answer.is_some_and(|text| text.starts_with("HTTP/1.1 200"));
+            so(is_ready, || format!("not ready:\n{}", self.log()))
+        });
     }
 
     fn try_get(&self, page: &str) -> Option<String> {
@@ -402,15 +396,10 @@ impl Daemon {
 
     /// Waits until it has ended by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut waited = Duration::ZERO;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(waited < PATIENCE, "it does not end:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-            waited += Duration::from_millis(20);
-        }
+        eventually(|| {
+            let status = self.child.try_wait().unwrap();
+            status.ok_or_else(|| format!("it does not end:\n{}", self.log()))
+        })
     }
 
     pub(crate) fn signal(&self, signal: &str) {
@@ -473,12 +462,16 @@ fn write_secret(folder: &Path, name: &str, secret: &str) {
     }
 }
 
-/// A port that is free over UDP and TCP at this moment.
+/// A port that is free over UDP and TCP, of those that the system gives to nobody who asks for none (32768 and above).
 fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let random = RandomState::new().hash_one(0_u8) % 10_000;
+        AtomicU16::new(20_000 + u16::try_from(random).unwrap_or(0))
+    });
     loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        let here = ("127.0.0.1", port);
+        if TcpListener::bind(here).is_ok() && UdpSocket::bind(here).is_ok() {
             return port;
         }
     }

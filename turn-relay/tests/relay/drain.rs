@@ -7,7 +7,7 @@ use turn_relay::{Config, Drain};
 
 use crate::client::{Answer, Client, FromPeer, Peer};
 use crate::daemon::Daemon;
-use crate::harness::{PATIENCE, V4, V6, config, start};
+use crate::harness::{V4, V6, config, eventually, so, start};
 
 /// Never reached by a test that passes.
 const FAR: Duration = Duration::from_secs(3600);
@@ -186,25 +186,22 @@ impl Flow {
 
 /// The first answer that is no allocation; what was allocated until then is given back.
 fn refusal(client: impl Fn() -> Client) -> Answer {
-    let mut waited = Duration::ZERO;
-    loop {
+    eventually(|| {
         let mut client = client();
         let answer = client.try_allocate();
-        if answer.error.is_some() {
-            return answer;
+        if answer.error.is_none() {
+            assert_eq!(client.refresh(0).error, None);
+            return Err("it does not drain".into());
         }
-        assert_eq!(client.refresh(0).error, None);
-        assert!(waited < PATIENCE, "it does not drain");
-        thread::sleep(Duration::from_millis(20));
-        waited += Duration::from_millis(20);
-    }
+        Ok(answer)
+    })
 }
 
-fn wait_until_draining(daemon: &Daemon) {
-    let mut waited = Duration::ZERO;
-    while !daemon.get("/readyz").ends_with("draining\n") {
-        assert!(waited < PATIENCE, "it does not drain:\n{}", daemon.log());
-        thread::sleep(Duration::from_millis(20));
-        waited += Duration::from_millis(20);
-    }
+pub(crate) fn wait_until_draining(daemon: &Daemon) {
+    eventually(|| {
+        let is_draining = daemon.get("/readyz").ends_with("draining\n");
+        so(is_draining, || {
+            format!("it does not drain:\n{}", daemon.log())
+        })
+    });
 }

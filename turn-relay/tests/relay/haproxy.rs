@@ -4,13 +4,12 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use turn_relay::Scheme;
 
 use crate::client::{Client, FromPeer, Peer};
 use crate::doors::proxied;
-use crate::harness::{PATIENCE, V4, start};
+use crate::harness::{PATIENCE, V4, eventually, start};
 use crate::tls::tls_over;
 
 #[test]
@@ -115,21 +114,16 @@ impl Haproxy {
 
     /// Waits until it listens.
     fn connect_from(&self, source: SocketAddr) -> TcpStream {
-        let pause = Duration::from_millis(20);
-        let mut waited = Duration::ZERO;
-        loop {
+        let stream = eventually(|| {
             let socket =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.bind(&source.into()).unwrap();
-            if socket.connect(&self.frontend.into()).is_ok() {
-                let stream = TcpStream::from(socket);
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                return stream;
-            }
-            assert!(waited < PATIENCE, "haproxy does not listen");
-            std::thread::sleep(pause);
-            waited += pause;
-        }
+            let connected = socket.connect(&self.frontend.into());
+            connected.map_err(|error| format!("haproxy does not listen: {error}"))?;
+            Ok(TcpStream::from(socket))
+        });
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
     }
 }
 

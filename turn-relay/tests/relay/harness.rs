@@ -99,17 +99,10 @@ impl TestRelay {
     }
 
     pub(crate) fn wait_until(&self, sample: &str, is_right: impl Fn(f64) -> bool) {
-        let pause = Duration::from_millis(10);
-        let mut waited = Duration::ZERO;
-        loop {
+        eventually(|| {
             let value = self.metric(sample);
-            if is_right(value) {
-                return;
-            }
-            assert!(waited < PATIENCE, "{sample} is {value}");
-            std::thread::sleep(pause);
-            waited += pause;
-        }
+            so(is_right(value), || format!("{sample} is {value}"))
+        });
     }
 
     pub(crate) fn server(&mut self) -> &mut Server {
@@ -126,6 +119,25 @@ impl TestRelay {
             server.shutdown();
         }
     }
+}
+
+/// Asks again until there is an answer; what is wrong until then is said when patience ends.
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let pause = Duration::from_millis(10);
+    let mut waited = Duration::ZERO;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(wrong) => assert!(waited < PATIENCE, "{wrong}"),
+        }
+        std::thread::sleep(pause);
+        waited += pause;
+    }
+}
+
+/// For [`eventually`]: that it is so, or what is wrong.
+pub(crate) fn so(is_so: bool, wrong: impl FnOnce() -> String) -> Result<(), String> {
+    is_so.then_some(()).ok_or_else(wrong)
 }
 
 /// The value of a sample, its labels in whatever order.

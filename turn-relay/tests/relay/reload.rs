@@ -11,7 +11,7 @@ use turn_relay::{
 use crate::client::{Client, Peer};
 use crate::daemon::Daemon;
 use crate::drain::Flow;
-use crate::harness::{PATIENCE, config, start};
+use crate::harness::{config, eventually, so, start};
 
 const ONE: &str = "3c1f0c4d6a7e8f90aa51c3d2b4e5f601";
 const TWO: &str = "74a2919e0cc14fb2a7c2a3355ad1ee02";
@@ -300,10 +300,5 @@ fn wait_for_log(daemon: &Daemon, text: &str) {
 }
 
 fn wait(daemon: &Daemon, what: &str, is_done: impl Fn() -> bool) {
-    let mut waited = Duration::ZERO;
-    while !is_done() {
-        assert!(waited < PATIENCE, "{what}:\n{}", daemon.log());
-        std::thread::sleep(Duration::from_millis(20));
-        waited += Duration::from_millis(20);
-    }
+    eventually(|| so(is_done(), || format!("{what}:\n{}", daemon.log())));
 }

@@ -1,14 +1,13 @@
 //! TURN over UDP: allocations, permissions, channels and data both ways.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use stun_wire::Method;
 use stun_wire::attribute::{EvenPort, Icmp, RequestedTransport};
 use turn_relay::{Config, Scheme};
 
 use crate::client::{Client, FromPeer, Peer};
-use crate::harness::{PATIENCE, V4, V6, config, start};
+use crate::harness::{V4, V6, config, eventually, start};
 
 #[test]
 fn binding_tells_the_client_its_address() {
@@ -236,13 +235,7 @@ fn refresh_to_zero_frees_the_port_at_once() {
 
 /// Waits until nothing is bound there.
 fn expect_closed(addr: SocketAddr) {
-    let pause = Duration::from_millis(10);
-    let mut waited = Duration::ZERO;
-    while std::net::UdpSocket::bind(addr).is_err() {
-        assert!(waited < PATIENCE, "{addr} is bound");
-        std::thread::sleep(pause);
-        waited += pause;
-    }
+    eventually(|| std::net::UdpSocket::bind(addr).map_err(|error| format!("{addr}: {error}")));
 }
 
 #[test]
