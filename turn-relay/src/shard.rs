@@ -457,7 +457,8 @@ impl Shard {
     /// After a rush.
     fn give_back_memory(&mut self) {
         let levels = self.relay.gauges();
-        let allocations = levels.allocations + levels.pending;
+        // A spare socket is as much in the way as one of an allocation.
+        let allocations = levels.allocations + levels.pending + levels.spare_sockets;
         if self.reclaim.is_due(allocations) {
             let began = clock::mono();
             self.outward.sockets.shrink();

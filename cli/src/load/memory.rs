@@ -8,10 +8,10 @@ use serde::Serialize;
 
 /// How often a process that is settling is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// It has settled when nothing has changed for so long.
-const QUIET: Duration = Duration::from_secs(1);
+/// It has settled when nothing has changed for so long: longer than a relay keeps sockets for allocations to come.
+const QUIET: Duration = Duration::from_secs(3);
 /// It is waited for no longer than this.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Memory in bytes, and descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,7 +44,7 @@ impl Memory {
         })
     }
 
-    /// What it holds once that has not changed for a second, or after five.
+    /// What it holds once that has not changed for a while, or when patience ends.
     pub(crate) fn settled(pid: u32) -> io::Result<Self> {
         let began = clock::mono();
         let mut since = began;
