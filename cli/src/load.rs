@@ -8,11 +8,10 @@
 //!   requests;
 //! - under them `session.rs` (a client's requests), `packet.rs` (what is on the wire), `flow.rs` (window and loss),
 //!   `net.rs` (sockets), `wire.rs` (frames that leave by no socket);
-//! - `stopwatch.rs`, `sample.rs`, `cpu.rs` and `memory.rs` measure, `report.rs` tells.
+//! - `stopwatch.rs`, `sample.rs` and `memory.rs` measure, `report.rs` tells.
 
 pub mod args;
 
-mod cpu;
 mod cycles;
 mod descriptors;
 mod flow;
@@ -77,8 +76,8 @@ pub enum LoadError {
         request: &'static str,
     },
     /// The server's CPU time cannot be read.
-    #[error("CPU time of the server: {0}")]
-    Cpu(io::Error),
+    #[error("CPU time of process {0}: {1}")]
+    Cpu(u32, io::Error),
     /// The server's memory cannot be read.
     #[error("memory of the server: {0}")]
     Memory(io::Error),

@@ -130,6 +130,19 @@ fn binding_answers_are_counted() {
     server.shutdown();
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_missing_process_of_the_server_is_named() {
+    let (server, address) = relay();
+    let mut command = turn_command(address, "");
+    command.args(["--server-pid", "4000000000"]);
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("CPU time of process 4000000000: "), "{said}");
+    server.shutdown();
+}
+
 /// A relay without limits for loopback, one shard.
 fn relay() -> (turn_relay::Server, SocketAddr) {
     let text = format!(

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use net_io::clock;
+
+use super::LoadError;
 use super::args::RunArgs;
-use super::{LoadError, cpu};
 
 /// Until caches, queues and the server's batches are what they stay.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -43,7 +45,7 @@ pub(crate) struct Figures {
 impl Stopwatch {
     pub(crate) fn start(run: &RunArgs) -> Self {
         Self {
-            began: net_io::clock::mono(),
+            began: clock::mono(),
             length: run.seconds,
             server_pid: run.server_pid,
             start: None,
@@ -82,10 +84,9 @@ impl Stopwatch {
             done,
             server: self
                 .server_pid
-                .map(cpu::time_of)
-                .transpose()
-                .map_err(LoadError::Cpu)?,
-            own: cpu::time_of(std::process::id()).ok(),
+                .map(|pid| clock::cpu_time_of(pid).map_err(|error| LoadError::Cpu(pid, error)))
+                .transpose()?,
+            own: clock::cpu_time_of(std::process::id()).ok(),
         })
     }
 }
