@@ -199,7 +199,11 @@ impl PeerConnections {
         let mark = match source {
             Source::PeerAccept(key) => self.listeners.get_mut(key).map(|l| &mut l.is_ready),
             Source::Peer(key) => self.peers.get_mut(key).map(|p| &mut p.is_ready),
-            Source::Commands | Source::Socket(_) | Source::Accept(_) | Source::Stream(_) => None,
+            Source::Commands
+            | Source::Socket(_)
+            | Source::Accept(_)
+            | Source::Stream(_)
+            | Source::Alarm => None,
         };
         mark.is_some_and(|mark| std::mem::replace(mark, ready) != ready)
     }

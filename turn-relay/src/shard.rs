@@ -10,12 +10,12 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::net::TcpListener;
 use mio::{Events, Poll};
 use net_io::opening::Door;
-use net_io::{MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
+use net_io::{Alarm, MAX_BATCH, MAX_DATAGRAM, RecvBatch, clock};
 use turn_relay_proto::{Event, Now, Relay, RelayConfig, Verdict};
 
 use crate::accepts::Accepts;
@@ -60,6 +60,7 @@ pub(crate) struct NewConfig {
 /// Everything one thread owns.
 pub(crate) struct Shard {
     poll: Poll,
+    alarm: Alarm,
     commands: Receiver<Command>,
     relay: Relay,
     outward: Outward,
@@ -112,9 +113,11 @@ impl Shard {
         } = parts;
         sockets.register(poll.registry(), |key| Source::Socket(key).token())?;
         let accepts = Accepts::new(tcp, poll.registry())?;
+        let alarm = Alarm::new(poll.registry(), Source::Alarm.token())?;
         counters.cells.publish(&relay);
         Ok(Self {
             poll,
+            alarm,
             commands,
             relay,
             outward: Outward {
@@ -170,7 +173,8 @@ impl Shard {
                 self.outward.counters.traffic.sample_forward(worked);
             }
         }
-        if let Err(error) = self.poll.poll(events, self.patience(before))
+        let timeout = self.alarm.timeout(self.deadline(before), before);
+        if let Err(error) = self.poll.poll(events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
         {
             return Err(error);
@@ -179,10 +183,10 @@ impl Shard {
         Ok(())
     }
 
-    /// How long nothing needs doing unless something arrives; `None`: for ever.
-    fn patience(&self, now: Instant) -> Option<Duration> {
+    /// Until when nothing needs doing unless something arrives; `None`: for ever.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
         if !self.ready.is_empty() || self.outward.streams.has_doomed() {
-            return Some(Duration::ZERO);
+            return Some(now);
         }
         let machine = self.relay.poll_timeout().map(|(deadline, _)| deadline);
         let deadlines = [
@@ -191,14 +195,16 @@ impl Shard {
             self.peers.next_deadline(),
             self.accepts.next_deadline(),
         ];
-        let next = deadlines.into_iter().flatten().min()?;
-        Some(next.saturating_duration_since(now))
+        deadlines.into_iter().flatten().min()
     }
 
     /// Puts what can be read into the list, once each.
     fn note_events(&mut self, events: &Events) {
         for event in events {
             let source = Source::of(event.token());
+            if source == Source::Alarm {
+                self.alarm.note_event();
+            }
             if let Source::Socket(key) = source
                 && event.is_error()
             {
@@ -227,6 +233,7 @@ impl Shard {
     fn mark_ready(&mut self, source: Source, ready: bool) -> bool {
         let mark = match source {
             Source::Commands => return ready,
+            Source::Alarm => return false,
             Source::PeerAccept(_) | Source::Peer(_) => return self.peers.mark_ready(source, ready),
             Source::Socket(key) => return self.outward.sockets.mark_ready(key, ready),
             Source::Accept(index) => return self.accepts.mark_ready(index, ready),
@@ -257,6 +264,7 @@ impl Shard {
                 ),
                 Source::Stream(key) => self.serve_stream(key),
                 Source::PeerAccept(_) | Source::Peer(_) => self.serve_peer_connections(source),
+                Source::Alarm => false,
             };
             if has_more {
                 self.ready.push_back(source);
@@ -369,7 +377,11 @@ impl Shard {
         let has_more = match source {
             Source::PeerAccept(key) => peers.serve_accept(key, &mut lent),
             Source::Peer(key) => peers.serve_peer(key, buffers, &mut lent),
-            Source::Commands | Source::Socket(_) | Source::Accept(_) | Source::Stream(_) => false,
+            Source::Commands
+            | Source::Socket(_)
+            | Source::Accept(_)
+            | Source::Stream(_)
+            | Source::Alarm => false,
         };
         self.counts_changed = true;
         has_more

@@ -15,13 +15,15 @@ pub(crate) enum Source {
     PeerAccept(usize),
     /// A connection with a peer.
     Peer(usize),
+    /// A deadline has come; there is nothing to read.
+    Alarm,
 }
 
 /// The token of the waker, which tells of commands.
 pub(crate) const WAKER: Token = Token(0);
 
 impl Source {
-    const KINDS: usize = 7;
+    const KINDS: usize = 8;
 
     pub(crate) fn token(self) -> Token {
         let (kind, index) = match self {
@@ -32,6 +34,7 @@ impl Source {
             Self::Stream(index) => (4, index),
             Self::PeerAccept(index) => (5, index),
             Self::Peer(index) => (6, index),
+            Self::Alarm => (7, 0),
         };
         Token(index * Self::KINDS + kind)
     }
@@ -45,6 +48,7 @@ impl Source {
             4 => Self::Stream(index),
             5 => Self::PeerAccept(index),
             6 => Self::Peer(index),
+            7 => Self::Alarm,
             _ => Self::Commands,
         }
     }
@@ -64,6 +68,7 @@ mod tests {
             Source::Stream(8191),
             Source::PeerAccept(7),
             Source::Peer(70_000),
+            Source::Alarm,
         ];
         for source in sources {
             assert_eq!(Source::of(source.token()), source);

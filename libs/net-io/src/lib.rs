@@ -5,10 +5,11 @@
 //! address it is told, so that a socket bound to a wildcard answers as the address that was asked.
 //! On Linux one system call moves a batch (`recvmmsg`, `sendmmsg`); elsewhere the portable back end
 //! does the same one by one. All `unsafe` of the crate is in `udp/linux.rs`
-//! and below it, in `send_ring/linux.rs`, `wire/linux.rs` and `memory.rs`.
+//! and below it, in `send_ring/linux.rs`, `wire/linux.rs`, `clock/cpu.rs` and `memory.rs`.
 //!
 //! Read `udp.rs` (the socket), `batch.rs` (what goes in and out), then a back end.
 
+pub mod alarm;
 pub mod batch;
 #[cfg(target_os = "linux")]
 mod bpf;
@@ -23,6 +24,7 @@ pub mod tcp;
 pub mod udp;
 pub mod wire;
 
+pub use alarm::Alarm;
 pub use batch::{Datagram, MAX_BATCH, MAX_DATAGRAM, MAX_SEND, RecvBatch, SendBatch, SendReport};
 pub use filter::Form;
 pub use send_ring::{Departed, MAX_RING, SendRing};
