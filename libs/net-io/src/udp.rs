@@ -68,6 +68,8 @@ pub struct UdpSocket {
     inner: mio::net::UdpSocket,
     local: SocketAddr,
     backend: Backend,
+    /// All it sends goes to one peer, which the system knows.
+    is_connected: bool,
     /// Until the system says that it cannot.
     #[cfg_attr(
         not(target_os = "linux"),
@@ -124,11 +126,41 @@ impl UdpSocket {
             inner,
             local,
             backend: options.backend,
+            is_connected: false,
             send_trains: AtomicBool::new(options.send_trains),
             icmp_errors: AtomicBool::new(false),
             overflow_seen: AtomicU32::new(0),
             overflow_total: AtomicU64::new(0),
         })
+    }
+
+    /// A second socket at the address of this one, for what is sent to `peer` and what comes from there: the system looks no
+    /// route up for each datagram, and needs none to be told the address. Everything else goes on by this one. It takes trains,
+    /// [keeps ICMP errors](Self::expect_errors), sends without Don't Fragment, and sends to nobody but the peer, whatever a
+    /// batch says.
+    ///
+    /// Nobody else can bind the address before, after, or, but for a program that asks for just this in these microseconds
+    /// (`SO_REUSEADDR`), meanwhile.
+    ///
+    /// # Errors
+    /// When the system refuses, and where it is not Linux.
+    pub fn connected(&self, peer: SocketAddr) -> io::Result<Self> {
+        #[cfg(target_os = "linux")]
+        if self.backend == Backend::Native {
+            let socket = linux::connected(&self.inner, self.local, peer)?;
+            return Ok(Self {
+                inner: mio::net::UdpSocket::from_std(socket.into()),
+                local: self.local,
+                backend: self.backend,
+                is_connected: true,
+                send_trains: AtomicBool::new(self.sends_trains()),
+                icmp_errors: AtomicBool::new(true),
+                overflow_seen: AtomicU32::new(0),
+                overflow_total: AtomicU64::new(0),
+            });
+        }
+        let _ = peer;
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// The address and port bound.

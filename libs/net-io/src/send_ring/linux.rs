@@ -15,7 +15,7 @@ use io_uring::{IoUring, Probe, opcode, types};
 use super::{Departed, MAX_RING};
 use crate::batch::SendBatch;
 use crate::udp::UdpSocket;
-use crate::udp::linux::{single_datagram, write_name, zeroed_name};
+use crate::udp::linux::{name_told, single_datagram, zeroed_name};
 
 pub(super) struct Ring<T> {
     /// Dropped first: with it the system lets go of everything else.
@@ -67,13 +67,12 @@ impl<T> Ring<T> {
         let Ok(len) = u32::try_from(bytes.len()) else {
             return Err(batch);
         };
-        let name_len = write_name(name, to);
-        let entry = opcode::Send::new(types::Fd(socket.as_raw_fd()), bytes.as_ptr(), len)
-            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-            .dest_addr((&raw const *name).cast())
-            .dest_addr_len(name_len)
-            .build()
-            .user_data(place as u64);
+        let mut send = opcode::Send::new(types::Fd(socket.as_raw_fd()), bytes.as_ptr(), len)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+        if let Some((name, len)) = name_told(socket, name, to) {
+            send = send.dest_addr(name.cast_const().cast()).dest_addr_len(len);
+        }
+        let entry = send.build().user_data(place as u64);
         // SAFETY: the bytes are on the heap, in the batch's arena, which nobody changes while `held` owns the batch; the name
         // is in memory that never moves. Both are there until `submit` has seen the entry's end. A ring that is dropped
         // before that has entries which the system has not looked at, and never will: it deals with one while it takes it,

@@ -48,6 +48,22 @@ fn every_socket_sends_its_own_in_one_go() {
 }
 
 #[test]
+fn a_connected_socket_sends_to_its_peer() {
+    let Some(mut ring) = ring() else { return };
+    for addr in LOOPBACKS {
+        let (target, first) = (socket(addr), socket(addr));
+        let connected = first.connected(target.local_addr()).unwrap();
+        for (tag, from) in [&first, &connected].into_iter().enumerate() {
+            let batch = batch(target.local_addr(), &[b"hello"]);
+            ring.push(tag, from, batch).unwrap();
+        }
+        ring.submit(|departed| departed.outcome.unwrap()).unwrap();
+        let arrived = receive(&target, 2);
+        assert_eq!(arrived, vec![(first.local_addr(), b"hello".to_vec()); 2]);
+    }
+}
+
+#[test]
 fn what_the_system_refuses_is_told_and_keeps_nothing_back() {
     let Some(mut ring) = ring() else { return };
     for addr in LOOPBACKS {

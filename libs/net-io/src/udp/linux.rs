@@ -22,17 +22,17 @@ mod send;
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use libc::{c_int, c_uint, c_void};
-use socket2::Socket;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{BindOptions, UdpSocket};
 
 pub(crate) use receive::RecvScratch;
 pub(super) use receive::recv;
 pub(super) use send::send;
-pub(crate) use send::single_datagram;
+pub(crate) use send::{name_told, single_datagram};
 
 /// Room for the control messages of one datagram: the destination (40 bytes for IPv6), the
 /// overflow count and the segment size of a train (24 each).
@@ -64,6 +64,36 @@ pub(super) fn prepare(socket: &Socket, addr: SocketAddr, options: &BindOptions) 
         take_trains(socket);
     }
     set_dont_fragment(socket, addr, false)
+}
+
+/// As `UdpSocket::connected`: `first` is bound to `local`.
+pub(super) fn connected(
+    first: &impl AsFd,
+    local: SocketAddr,
+    peer: SocketAddr,
+) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(local), kind, Some(Protocol::UDP))?;
+    if local.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    let options = BindOptions {
+        receive_trains: true,
+        ..BindOptions::default()
+    };
+    prepare(&socket, local, &options)?;
+    keep_icmp_errors(&socket, local)?;
+    // Two sockets share an address if both say so at the moment of binding.
+    let first = SockRef::from(first);
+    socket.set_reuse_address(true)?;
+    first.set_reuse_address(true)?;
+    let bound = socket.bind(&local.into());
+    first.set_reuse_address(false)?;
+    bound?;
+    socket.set_reuse_address(false)?;
+    // Of two sockets at an address, a connected one gets what its peer sends.
+    socket.connect(&peer.into())?;
+    Ok(socket)
 }
 
 pub(super) fn count_drops(socket: &impl AsRawFd) -> io::Result<()> {

@@ -471,6 +471,92 @@ fn trains_arrive_as_the_datagrams_they_are_made_of() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_connected_socket_is_for_its_peer_and_the_first_for_everybody_else() {
+    for addr in LOOPBACKS {
+        let (mut first, mut peer) = train_sockets(addr.parse().unwrap());
+        let mut other = socket(addr, Backend::Native);
+        let ours = first.local_addr();
+        let mut connected = first.connected(peer.local_addr()).unwrap();
+        assert_eq!(connected.local_addr(), ours);
+
+        // One datagram, and trains and others by one call.
+        let mut batch = SendBatch::new();
+        assert!(batch.push(peer.local_addr(), ANY, &[b"one"]));
+        assert_eq!(connected.send_batch(&mut batch).sent, 1);
+        for number in 0..20 {
+            assert!(batch.push(peer.local_addr(), ANY, &[&[number; 50]]));
+        }
+        assert!(batch.push(peer.local_addr(), ANY, &[&[20; 3000]]));
+        assert_eq!(connected.send_batch(&mut batch).sent, 21);
+        let received = receive(&mut peer, 22);
+        assert!(received.iter().all(|(from, ..)| *from == ours));
+
+        let say = |from: &UdpSocket, text: &[u8]| {
+            let mut batch = SendBatch::new();
+            assert!(batch.push(ours, ANY, &[text]));
+            assert_eq!(from.send_batch(&mut batch).sent, 1);
+        };
+        say(&peer, b"peer");
+        say(&other, b"other");
+        assert_eq!(receive(&mut connected, 1)[0].2, b"peer");
+        assert_eq!(receive(&mut first, 1)[0].2, b"other");
+        assert!(batch.push(other.local_addr(), ANY, &[b"by the first"]));
+        assert_eq!(first.send_batch(&mut batch).sent, 1);
+        assert_eq!(receive(&mut other, 1)[0].0, ours);
+
+        drop(connected);
+        say(&peer, b"peer again");
+        assert_eq!(receive(&mut first, 1)[0].2, b"peer again");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nobody_else_binds_the_address_of_a_connected_socket() {
+    for addr in LOOPBACKS {
+        let (first, peer) = train_sockets(addr.parse().unwrap());
+        let connected = first.connected(peer.local_addr()).unwrap();
+        let bind = |reuse: bool| {
+            let domain = socket2::Domain::for_address(first.local_addr());
+            let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+            socket.set_reuse_address(reuse)?;
+            socket.set_reuse_port(reuse)?;
+            socket.bind(&first.local_addr().into())
+        };
+        for reuse in [false, true] {
+            assert_eq!(bind(reuse).unwrap_err().kind(), ErrorKind::AddrInUse);
+        }
+        drop(connected);
+        assert_eq!(bind(true).unwrap_err().kind(), ErrorKind::AddrInUse);
+        // And it can have another.
+        first.connected(peer.local_addr()).unwrap();
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_connected_socket_keeps_errors_of_the_network() {
+    for addr in LOOPBACKS {
+        let (first, peer) = train_sockets(addr.parse().unwrap());
+        let closed = peer.local_addr();
+        let connected = first.connected(closed).unwrap();
+        drop(peer);
+        let mut batch = SendBatch::new();
+        assert!(batch.push(closed, ANY, &[b"anybody?"]));
+        assert_eq!(connected.send_batch(&mut batch).sent, 1);
+        let began = crate::clock::mono();
+        let error = loop {
+            match connected.next_icmp_error() {
+                Some(error) => break error,
+                None => assert!(began.elapsed() < PATIENCE, "no error came"),
+            }
+        };
+        assert_eq!(error.to, closed);
+    }
+}
+
 /// Sockets that pass trains on as trains, where the system has them.
 fn train_sockets(addr: SocketAddr) -> (UdpSocket, UdpSocket) {
     let options = BindOptions {

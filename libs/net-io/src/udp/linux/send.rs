@@ -88,21 +88,38 @@ fn source_told(socket: &UdpSocket, from: IpAddr) -> Option<IpAddr> {
     Some(from).filter(|ip| socket.is_wildcard() && !ip.is_unspecified())
 }
 
+/// The destination that the system has to be told, written into `name`.
+pub(crate) fn name_told(
+    socket: &UdpSocket,
+    name: &mut libc::sockaddr_in6,
+    to: SocketAddr,
+) -> Option<(*mut libc::sockaddr_in6, libc::socklen_t)> {
+    if socket.is_connected {
+        return None;
+    }
+    let len = write_name(name, to);
+    Some((&raw mut *name, len))
+}
+
 /// Sends one datagram. Most batches of relay sockets are no more than that, and `sendto` spares the system the reading of
 /// the headers that `sendmmsg` has.
 fn send_one(socket: &UdpSocket, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
     let mut name = zeroed_name();
-    let name_len = write_name(&mut name, to);
+    let (name, name_len) = match name_told(socket, &mut name, to) {
+        Some((name, len)) => (name.cast_const(), len),
+        None => (std::ptr::null(), 0),
+    };
     socket.inner.try_io(|| {
         past_errors(socket, || {
-            // SAFETY: the system reads `bytes` and `name`, which are borrowed for the call, with their lengths.
+            // SAFETY: the system reads `bytes` and what `name` points to, if that is anything, which are there for the call,
+            // with their lengths.
             let sent = unsafe {
                 libc::sendto(
                     socket.inner.as_raw_fd(),
                     bytes.as_ptr().cast(),
                     bytes.len(),
                     (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-                    (&raw const name).cast(),
+                    name.cast(),
                     name_len,
                 )
             };
@@ -182,8 +199,10 @@ fn send_messages<'b, I: Iterator<Item = &'b [u8]>>(
         }
         let name = name.write(zeroed_name());
         let mut head = empty_header();
-        head.msg_namelen = write_name(name, message.to);
-        head.msg_name = (&raw mut *name).cast();
+        if let Some((name, len)) = name_told(socket, name, message.to) {
+            head.msg_name = name.cast();
+            head.msg_namelen = len;
+        }
         // SAFETY: `first` is at most MAX_SEND: within the array or just behind it.
         head.msg_iov = unsafe { vectors.add(first) };
         head.msg_iovlen = (used - first) as _;
