@@ -44,6 +44,8 @@ pub struct Config {
     pub io_uring: bool,
     /// Sockets of allocations that have ended which each thread keeps for the next ones.
     pub spare_sockets: usize,
+    /// Second sockets, each connected to the peer that an allocation sends most to, which each thread may have open.
+    pub connected_sockets: usize,
     /// Certificate and key of the `tls` and `tcp+tls` listeners.
     pub tls: Option<TlsFiles>,
     /// Secrets that sign time-limited credentials.
@@ -87,6 +89,7 @@ impl Default for Config {
             threads: 0,
             io_uring: true,
             spare_sockets: RelayConfig::default().spare_sockets,
+            connected_sockets: 256,
             tls: None,
             secrets: Vec::new(),
             test_users: Vec::new(),

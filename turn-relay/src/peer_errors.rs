@@ -6,6 +6,7 @@ use turn_relay_proto::{Now, Relay, RelayAddr, Verdict};
 
 use crate::counters::Told;
 use crate::outward::Outward;
+use crate::sockets::SocketKey;
 use crate::stream::Kind;
 
 /// Errors taken from one socket in a round: whoever makes them up in bulk does not hold up the others.
@@ -16,7 +17,7 @@ pub(crate) fn serve(
     relay: &mut Relay,
     outward: &mut Outward,
     now: Now,
-    (key, addr): (usize, RelayAddr),
+    (key, addr): (SocketKey, RelayAddr),
     reply: &mut Vec<u8>,
 ) -> bool {
     for _ in 0..ERRORS {

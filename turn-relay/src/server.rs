@@ -320,7 +320,8 @@ fn warn_about_descriptors(config: &Config) {
         0
     };
     let wanted = relays.min(allocations).saturating_add(connections);
-    let wanted = wanted.saturating_add(peers);
+    let second = config.connected_sockets.saturating_mul(config.shards());
+    let wanted = wanted.saturating_add(peers).saturating_add(second);
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
         .lines()
@@ -363,7 +364,7 @@ impl Setup {
         let (sender, commands) = mpsc::channel();
         let seed = random()?;
         let relays = &self.config.relay_addresses;
-        let sockets = Sockets::new(listening.udp, relays, &ports);
+        let sockets = Sockets::new(listening.udp, relays, &ports, self.config.connected_sockets);
         let relay = relay_config(&self.config, &self.shared, ports.clone());
         let shard = Shard::new(Parts {
             poll,

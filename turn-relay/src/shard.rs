@@ -55,6 +55,7 @@ pub(crate) type Visit = Box<dyn FnOnce(&mut Relay, Now) + Send>;
 pub(crate) struct NewConfig {
     pub(crate) relay: RelayConfig,
     pub(crate) streams: StreamLimits,
+    pub(crate) connected_sockets: usize,
 }
 
 /// Everything one thread owns.
@@ -255,7 +256,7 @@ impl Shard {
             let has_more = match source {
                 Source::Commands => self.serve_commands(),
                 Source::Socket(key @ SocketKey::Listener(_)) => self.serve_clients(key),
-                Source::Socket(SocketKey::Relay(key)) => self.serve_peers(key),
+                Source::Socket(key) => self.serve_peers(key),
                 Source::Accept(index) => self.accepts.serve(
                     index,
                     &mut self.outward,
@@ -286,6 +287,10 @@ impl Shard {
                     self.relay.set_config(self.now, new.relay);
                     self.peers.set_stalled(new.streams.stalled);
                     self.outward.streams.set_limits(new.streams);
+                    let Outward {
+                        sockets, counters, ..
+                    } = &mut self.outward;
+                    sockets.set_connected_limit(new.connected_sockets, counters);
                     self.counts_changed = true;
                 }
                 Command::Visit(visit) => {
@@ -454,6 +459,11 @@ impl Shard {
                 .send_to_client(path, &[&self.reply], Kind::Reply);
         }
         self.outward.sockets.flush(&self.outward.counters);
+        self.outward.sockets.connect_wanted(
+            self.poll.registry(),
+            |key| Source::Socket(key).token(),
+            &self.outward.counters,
+        );
         self.outward.streams.flush();
         let (peers, _, mut lent) = self.lend();
         peers.flush(&mut lent);
@@ -499,7 +509,7 @@ impl Shard {
             match event {
                 Event::SocketWanted { addr } => {
                     let token = |key| Source::Socket(key).token();
-                    let outcome = outward.sockets.open(addr, poll.registry(), token);
+                    let outcome = outward.sockets.open(addr, poll.registry(), token, counters);
                     counters.relay_sockets.inc(outcome.into());
                     relay.handle_socket(*now, addr, outcome);
                 }
@@ -512,11 +522,14 @@ impl Shard {
                 }
                 Event::AllocationEnded {
                     client,
+                    relayed,
                     reason,
                     duration,
                     traffic,
-                    ..
                 } => {
+                    for addr in relayed.into_iter().flatten() {
+                        outward.sockets.disconnect(addr, counters);
+                    }
                     counters
                         .allocations
                         .ended(client, reason, duration, traffic);

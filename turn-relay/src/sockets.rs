@@ -1,7 +1,10 @@
 //! The UDP sockets of one shard: listeners, and relay sockets found by their port.
 //!
 //! What is to be sent is gathered for each socket while a round lasts and sent by one call, and what is one datagram of
-//! each of many sockets by one call for all of them (io_uring).
+//! each of many sockets by one call for all of them (io_uring). An allocation that sends mostly to one peer has a second
+//! socket for that (`sockets/connected.rs`).
+
+mod connected;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +19,8 @@ use slab::Slab;
 use turn_relay_proto::{RelayAddr, SocketOutcome};
 
 use crate::counters::{Dropped, Operation, ShardCounters, Towards};
+
+use connected::{ConnectedSockets, Room, Votes};
 
 /// The listeners carry everybody's datagrams: they get as long a queue as the system gives.
 pub(crate) const LISTENER_QUEUE: usize = 4 * 1024 * 1024;
@@ -46,6 +51,7 @@ const ERRORS_IN_A_ROW: usize = 8;
 pub(crate) struct Sockets {
     listeners: Vec<Outgoing>,
     relays: Slab<Outgoing>,
+    connected: ConnectedSockets,
     ports: Vec<PortTable>,
     dirty: Vec<SocketKey>,
     /// Sends for many sockets at once, where the system can.
@@ -67,6 +73,8 @@ pub(crate) enum SocketKey {
     Listener(usize),
     /// By its place in the slab.
     Relay(usize),
+    /// The second one of a relay socket, connected to one peer, by its place in a slab of their own.
+    Connected(usize),
 }
 
 /// A socket and what waits to be sent on it.
@@ -83,6 +91,9 @@ struct Outgoing {
     has_queued: bool,
     /// Of relay sockets: what the system was last seen to have dropped.
     overflow: u64,
+    /// Of relay sockets: who gets most of what is sent, and the second socket that is connected to him.
+    votes: Votes,
+    connected: Option<u32>,
 }
 
 impl Outgoing {
@@ -95,6 +106,17 @@ impl Outgoing {
             has_sent: false,
             has_queued: false,
             overflow: 0,
+            votes: Votes::default(),
+            connected: None,
+        }
+    }
+
+    /// One that is ready for everything at once.
+    fn of_connected(socket: UdpSocket) -> Self {
+        Self {
+            has_sent: true,
+            has_queued: true,
+            ..Self::new(socket)
         }
     }
 }
@@ -119,6 +141,7 @@ impl Sockets {
         listeners: Vec<UdpSocket>,
         relay_ips: &[IpAddr],
         ports: &RangeInclusive<u16>,
+        connected_limit: usize,
     ) -> Self {
         let table = |ip: &IpAddr| PortTable {
             ip: *ip,
@@ -128,6 +151,7 @@ impl Sockets {
         Self {
             listeners: listeners.into_iter().map(Outgoing::new).collect(),
             relays: Slab::new(),
+            connected: ConnectedSockets::new(connected_limit),
             ports: relay_ips.iter().map(table).collect(),
             dirty: Vec::new(),
             ring: None,
@@ -164,12 +188,21 @@ impl Sockets {
         addr: RelayAddr,
         registry: &Registry,
         token: impl Fn(SocketKey) -> Token,
+        counters: &ShardCounters,
     ) -> SocketOutcome {
         let options = BindOptions {
             lazy: true,
             ..with_trains()
         };
-        let mut socket = match UdpSocket::bind(addr.0, &options) {
+        let mut outcome = UdpSocket::bind(addr.0, &options);
+        if matches!(&outcome, Err(error) if error.kind() != io::ErrorKind::AddrInUse)
+            && self.connected.len() > 0
+        {
+            // Nobody goes without a port for those: there may be no descriptors left.
+            self.disconnect_all(counters);
+            outcome = UdpSocket::bind(addr.0, &options);
+        }
+        let mut socket = match outcome {
             Ok(socket) => socket,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return SocketOutcome::InUse,
             Err(error) => {
@@ -202,6 +235,7 @@ impl Sockets {
         let Some(SocketKey::Relay(key)) = self.relay(addr.0) else {
             return;
         };
+        self.disconnect(addr, counters);
         self.flush_one(SocketKey::Relay(key), counters);
         if let Some(cell) = self.cell(addr.0) {
             *cell = 0;
@@ -210,17 +244,110 @@ impl Sockets {
         self.relays.remove(key);
     }
 
+    /// Opens the connected sockets that are wanted. One that cannot be opened is not missed.
+    pub(crate) fn connect_wanted(
+        &mut self,
+        registry: &Registry,
+        token: impl Fn(SocketKey) -> Token,
+        counters: &ShardCounters,
+    ) {
+        while let Some((relay, peer)) = self.connected.wanted.pop() {
+            let Some(outgoing) = self.relays.get(relay) else {
+                continue;
+            };
+            if let Some(index) = outgoing.connected.and_then(|it| usize::try_from(it).ok()) {
+                // Another peer has overtaken the one it was opened for.
+                if !self.connected.is_idle(index) {
+                    continue;
+                }
+                self.disconnect_one(index, counters);
+            }
+            match self.connected.room() {
+                Room::Free => {}
+                Room::For(index) => self.disconnect_one(index, counters),
+                Room::None => continue,
+            }
+            let Some(outgoing) = self.relays.get_mut(relay) else {
+                continue;
+            };
+            let place = self.connected.next_place();
+            let opened = outgoing.socket.connected(peer).and_then(|mut socket| {
+                let token = token(SocketKey::Connected(place));
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                Ok(socket)
+            });
+            match opened {
+                Ok(socket) => {
+                    outgoing.connected = u32::try_from(place).ok();
+                    let second = Outgoing::of_connected(socket);
+                    self.connected.insert(second, relay, peer);
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "no socket connected to a peer");
+                    counters.socket_errors.inc(Operation::Connect);
+                }
+            }
+            counters.cells.connected_sockets(self.connected.len());
+        }
+    }
+
+    /// The allocation at this address has ended: nothing of it stays, should its socket serve another.
+    pub(crate) fn disconnect(&mut self, addr: RelayAddr, counters: &ShardCounters) {
+        let Some(SocketKey::Relay(key)) = self.relay(addr.0) else {
+            return;
+        };
+        self.connected.wanted.retain(|(relay, _)| *relay != key);
+        let Some(outgoing) = self.relays.get_mut(key) else {
+            return;
+        };
+        outgoing.votes = Votes::default();
+        if let Some(index) = outgoing.connected.and_then(|it| usize::try_from(it).ok()) {
+            self.disconnect_one(index, counters);
+        }
+    }
+
+    /// How many connected sockets there may be from here on.
+    pub(crate) fn set_connected_limit(&mut self, limit: usize, counters: &ShardCounters) {
+        self.connected.set_limit(limit);
+        while let Some(index) = self.connected.surplus() {
+            self.disconnect_one(index, counters);
+        }
+    }
+
+    fn disconnect_all(&mut self, counters: &ShardCounters) {
+        for index in self.connected.all() {
+            self.disconnect_one(index, counters);
+        }
+    }
+
+    /// What waits on it is sent first.
+    fn disconnect_one(&mut self, index: usize, counters: &ShardCounters) {
+        self.flush_one(SocketKey::Connected(index), counters);
+        if let Some(gone) = self.connected.remove(index)
+            && let Some(relay) = self.relays.get_mut(gone.relay)
+        {
+            relay.connected = None;
+        }
+        counters.cells.connected_sockets(self.connected.len());
+    }
+
     /// Gives up room for relay sockets behind the last that is open.
     pub(crate) fn shrink(&mut self) {
         self.relays.shrink_to_fit();
+        self.connected.shrink();
         self.spare = Vec::new();
         self.spare_memory = 0;
         self.dirty.shrink_to_fit();
     }
 
-    /// The address a relay socket is bound to.
-    pub(crate) fn relay_addr(&self, key: usize) -> Option<RelayAddr> {
-        Some(RelayAddr(self.relays.get(key)?.socket.local_addr()))
+    /// The address a relay socket, or its second one, is bound to.
+    pub(crate) fn relay_addr(&self, key: SocketKey) -> Option<RelayAddr> {
+        let outgoing = match key {
+            SocketKey::Listener(_) => return None,
+            SocketKey::Relay(key) => self.relays.get(key)?,
+            SocketKey::Connected(index) => &self.connected.get(index)?.outgoing,
+        };
+        Some(RelayAddr(outgoing.socket.local_addr()))
     }
 
     /// The listener that a client talks to at `local`.
@@ -256,7 +383,12 @@ impl Sockets {
     }
 
     fn get_mut(&mut self, key: SocketKey) -> Option<&mut Outgoing> {
-        find(&mut self.listeners, &mut self.relays, key)
+        find(
+            &mut self.listeners,
+            &mut self.relays,
+            &mut self.connected,
+            key,
+        )
     }
 
     /// Receives a batch. `false`: the socket has nothing more for now.
@@ -302,8 +434,8 @@ impl Sockets {
 
     /// The next error that came back to a relay socket. After `None` it is not asked until the next
     /// [mark](Self::mark_errors).
-    pub(crate) fn next_peer_error(&mut self, key: usize) -> Option<IcmpError> {
-        let outgoing = self.relays.get_mut(key).filter(|relay| relay.has_errors)?;
+    pub(crate) fn next_peer_error(&mut self, key: SocketKey) -> Option<IcmpError> {
+        let outgoing = self.get_mut(key).filter(|socket| socket.has_errors)?;
         let error = outgoing.socket.next_icmp_error();
         outgoing.has_errors = error.is_some();
         error
@@ -321,21 +453,43 @@ impl Sockets {
     pub(crate) fn push_to_peer(&mut self, departure: &Departure<'_>, counters: &ShardCounters) {
         match self.relay(departure.from) {
             Some(key) if departure.dont_fragment => self.send_whole(key, departure, counters),
-            Some(key) => self.push(key, departure, counters),
+            Some(key) => {
+                let key = self.way_to(departure.to, key);
+                self.push(key, departure, counters);
+            }
             None => counters.traffic.unsent(Towards::Peer, Dropped::Gone, 1),
         }
+    }
+
+    /// The socket to send to a peer by: the second one, if it is his, or the relay socket itself.
+    fn way_to(&mut self, peer: SocketAddr, key: SocketKey) -> SocketKey {
+        if let SocketKey::Relay(relay) = key
+            && let Some(outgoing) = self.relays.get_mut(relay)
+        {
+            let second = outgoing.connected.and_then(|it| usize::try_from(it).ok());
+            if let Some(index) = second
+                && self.connected.leads_to(index, peer)
+            {
+                return SocketKey::Connected(index);
+            }
+            if outgoing.votes.cast(peer) {
+                self.connected.want(relay, peer);
+            }
+        }
+        key
     }
 
     fn push(&mut self, key: SocketKey, departure: &Departure<'_>, counters: &ShardCounters) {
         let Self {
             listeners,
             relays,
+            connected,
             dirty,
             spare,
             spare_memory,
             ..
         } = self;
-        let Some(outgoing) = find(listeners, relays, key) else {
+        let Some(outgoing) = find(listeners, relays, connected, key) else {
             return;
         };
         outgoing.note_sending(key, counters);
@@ -458,11 +612,13 @@ impl Sockets {
 fn find<'s>(
     listeners: &'s mut [Outgoing],
     relays: &'s mut Slab<Outgoing>,
+    connected: &'s mut ConnectedSockets,
     key: SocketKey,
 ) -> Option<&'s mut Outgoing> {
     match key {
         SocketKey::Listener(index) => listeners.get_mut(index),
         SocketKey::Relay(key) => relays.get_mut(key),
+        SocketKey::Connected(index) => connected.get_mut(index).map(|it| &mut it.outgoing),
     }
 }
 
@@ -492,7 +648,7 @@ impl Outgoing {
         let total = self.socket.overflow_drops();
         match key {
             SocketKey::Listener(index) => counters.cells.listener_overflow(index, total),
-            SocketKey::Relay(_) => {
+            SocketKey::Relay(_) | SocketKey::Connected(_) => {
                 let before = std::mem::replace(&mut self.overflow, total);
                 counters.cells.relay_overflow(total.saturating_sub(before));
             }
@@ -503,7 +659,7 @@ impl Outgoing {
 fn count_report(key: SocketKey, report: SendReport, counters: &ShardCounters) {
     let towards = match key {
         SocketKey::Listener(_) => Towards::Client,
-        SocketKey::Relay(_) => Towards::Peer,
+        SocketKey::Relay(_) | SocketKey::Connected(_) => Towards::Peer,
     };
     counters
         .traffic

@@ -23,7 +23,7 @@ pub(crate) enum Source {
 pub(crate) const WAKER: Token = Token(0);
 
 impl Source {
-    const KINDS: usize = 8;
+    const KINDS: usize = 9;
 
     pub(crate) fn token(self) -> Token {
         let (kind, index) = match self {
@@ -35,6 +35,7 @@ impl Source {
             Self::PeerAccept(index) => (5, index),
             Self::Peer(index) => (6, index),
             Self::Alarm => (7, 0),
+            Self::Socket(SocketKey::Connected(index)) => (8, index),
         };
         Token(index * Self::KINDS + kind)
     }
@@ -49,6 +50,7 @@ impl Source {
             5 => Self::PeerAccept(index),
             6 => Self::Peer(index),
             7 => Self::Alarm,
+            8 => Self::Socket(SocketKey::Connected(index)),
             _ => Self::Commands,
         }
     }
@@ -69,6 +71,7 @@ mod tests {
             Source::PeerAccept(7),
             Source::Peer(70_000),
             Source::Alarm,
+            Source::Socket(SocketKey::Connected(255)),
         ];
         for source in sources {
             assert_eq!(Source::of(source.token()), source);

@@ -20,7 +20,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Of each thread; each is a descriptor and some kilobytes of the system's.
-const MAX_SPARE_SOCKETS: usize = 4096;
+const MAX_MORE_SOCKETS: usize = 4096;
 
 impl FromRaw for Config {
     fn from_raw(section: &mut Section<'_>) -> Option<Self> {
@@ -43,12 +43,9 @@ impl FromRaw for Config {
         let relay_addresses = read_relay_addresses(section);
         let external_addresses = super::external::read(section, &relay_addresses);
         let threads = section.ranged("threads", 0, 0..=MAX_THREADS);
-        let spare_sockets = section.ranged(
-            "spare-sockets",
-            defaults.spare_sockets,
-            0..=MAX_SPARE_SOCKETS,
-        );
-
+        let mut sockets = |key, default| section.ranged(key, default, 0..=MAX_MORE_SOCKETS);
+        let spare_sockets = sockets("spare-sockets", defaults.spare_sockets);
+        let connected_sockets = sockets("connected-sockets", defaults.connected_sockets);
         let tls = read_tls(section, &listen);
         let credentials = section.section::<Credentials>("credentials");
         let test_users = section.tables::<TestUser>("test-user");
@@ -77,6 +74,7 @@ impl FromRaw for Config {
             threads,
             io_uring: section.value("io-uring", true),
             spare_sockets,
+            connected_sockets,
             tls,
             secrets: credentials.map(|found| found.secrets).unwrap_or_default(),
             test_users: test_users.into_iter().map(|user| user.0).collect(),

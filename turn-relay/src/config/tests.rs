@@ -81,6 +81,7 @@ external-addresses = { "10.0.0.5" = "203.0.113.10" }
 threads = 1000
 io-uring = "yes"
 spare-sockets = 5000
+connected-sockets = -1
 [peers]
 allow = ["10.9.0.1/16"]
 min-port = 0
@@ -111,6 +112,7 @@ format = "xml"
         "threads",
         "io-uring",
         "spare-sockets",
+        "connected-sockets",
         "peers.allow[0]",
         "peers.min-port",
         "quota.allocations-per-user",

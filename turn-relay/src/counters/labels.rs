@@ -120,6 +120,7 @@ label! {
         Receive = "receive",
         Accept = "accept",
         Register = "register",
+        Connect = "connect",
     }
 }
 

@@ -20,6 +20,7 @@ const RESPONSES: &str = "rallypoint_turn_responses_total";
 const AUTH_FAILURES: &str = "rallypoint_turn_auth_failures_total";
 const QUOTA_REJECTIONS: &str = "rallypoint_turn_quota_rejections_total";
 const OVERFLOW: &str = "rallypoint_udp_receive_queue_dropped_total";
+const CONNECTED: &str = "rallypoint_turn_connected_sockets";
 const BUSY: &str = "rallypoint_turn_worker_busy_ratio";
 
 type Level = fn(&Gauges) -> usize;
@@ -73,6 +74,7 @@ struct Inner {
     levels: [AtomicU64; LEVELS.len()],
     /// Datagrams the system dropped, by UDP listener; the last cell is all relay sockets.
     overflow: Vec<AtomicU64>,
+    connected: AtomicU64,
     busy_nanos: AtomicU64,
 }
 
@@ -87,6 +89,7 @@ impl Cells {
             quota_rejections: cells(model.quota_rejections().count()),
             levels: [const { AtomicU64::new(0) }; LEVELS.len()],
             overflow: cells(udp_listeners + 1),
+            connected: AtomicU64::new(0),
             busy_nanos: AtomicU64::new(0),
         }))
     }
@@ -129,6 +132,12 @@ impl Cells {
         }
     }
 
+    /// There are so many sockets that are connected to a peer.
+    pub(crate) fn connected_sockets(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.0.connected.store(count, Ordering::Relaxed);
+    }
+
     /// The thread has worked for so long since it last waited.
     pub(crate) fn busy_for(&self, duration: Duration) {
         let cell = &self.0.busy_nanos;
@@ -155,6 +164,7 @@ pub(super) fn declare(
     let cells: Vec<Cells> = (0..shards).map(|_| Cells::new(udp.len())).collect();
     declare_machine(registry, cells.clone())?;
     declare_overflow(registry, cells.clone(), udp)?;
+    declare_connected(registry, cells.clone())?;
     declare_busy(registry, cells.clone())?;
     Ok(cells)
 }
@@ -237,6 +247,17 @@ fn declare_overflow(
         }
         let relays = cells.iter().filter_map(|cells| cells.0.overflow.last());
         sink.set(OVERFLOW, &["relay"], sample(sum(relays)));
+    })
+}
+
+fn declare_connected(registry: &Registry, cells: Vec<Cells>) -> Result<(), MetricError> {
+    let family = Family::gauge(
+        CONNECTED,
+        "Second sockets of allocations, each connected to the peer that is sent most.",
+    );
+    registry.collector(vec![family], move |sink| {
+        let all = cells.iter().map(|cells| &cells.0.connected);
+        sink.set(CONNECTED, &[], sample(sum(all)));
     })
 }
 

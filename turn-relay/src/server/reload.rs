@@ -67,6 +67,7 @@ impl Server {
             let new = NewConfig {
                 relay: relay_config(&config, &setup.shared, ports),
                 streams: config.streams.clone(),
+                connected_sockets: config.connected_sockets,
             };
             shard.handle.tell(Command::Reload(Box::new(new)));
         }
@@ -125,6 +126,10 @@ fn compare(new: &Config, running: &Config) -> Reloaded {
     let live = [
         ("realm", new.realm != running.realm),
         ("spare-sockets", new.spare_sockets != running.spare_sockets),
+        (
+            "connected-sockets",
+            new.connected_sockets != running.connected_sockets,
+        ),
         ("tls", !has_tls_changed && new.tls != running.tls),
         ("credentials", new.secrets != running.secrets),
         ("test-user", new.test_users != running.test_users),

@@ -41,7 +41,7 @@ impl Shard {
 
     /// What peers have sent to a relay socket, up to a few batches, and what the network says of them. True: there may be
     /// more.
-    pub(super) fn serve_peers(&mut self, key: usize) -> bool {
+    pub(super) fn serve_peers(&mut self, key: SocketKey) -> bool {
         let Self {
             relay,
             outward,
@@ -115,7 +115,7 @@ impl Shard {
     }
 
     /// One batch.
-    fn receive_from_peers(&mut self, key: usize, addr: RelayAddr) -> Received {
+    fn receive_from_peers(&mut self, key: SocketKey, addr: RelayAddr) -> Received {
         let Self {
             relay,
             outward,
@@ -124,7 +124,6 @@ impl Shard {
             now,
             ..
         } = self;
-        let key = SocketKey::Relay(key);
         let has_more = outward.sockets.receive(key, datagrams, &outward.counters);
         let traffic = &outward.counters.traffic;
         traffic.truncated(Side::Peer, datagrams.truncated());
