@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use mio::{Interest, Registry, Token};
+use net_io::udp::is_out_of_resources;
 use net_io::{
     BindOptions, Departed, IcmpError, MAX_RING, RecvBatch, SendBatch, SendReport, SendRing,
     UdpSocket,
@@ -195,10 +196,9 @@ impl Sockets {
             ..with_trains()
         };
         let mut outcome = UdpSocket::bind(addr.0, &options);
-        if matches!(&outcome, Err(error) if error.kind() != io::ErrorKind::AddrInUse)
-            && self.connected.len() > 0
+        if matches!(&outcome, Err(error) if is_out_of_resources(error)) && self.connected.len() > 0
         {
-            // Nobody goes without a port for those: there may be no descriptors left.
+            // Nobody goes without a port for those.
             self.disconnect_all(counters);
             outcome = UdpSocket::bind(addr.0, &options);
         }
@@ -252,10 +252,7 @@ impl Sockets {
         counters: &ShardCounters,
     ) {
         while let Some((relay, peer)) = self.connected.wanted.pop() {
-            let Some(outgoing) = self.relays.get(relay) else {
-                continue;
-            };
-            if let Some(index) = outgoing.connected.and_then(|it| usize::try_from(it).ok()) {
+            if let Some(index) = self.second(relay) {
                 // Another peer has overtaken the one it was opened for.
                 if !self.connected.is_idle(index) {
                     continue;
@@ -297,12 +294,11 @@ impl Sockets {
             return;
         };
         self.connected.wanted.retain(|(relay, _)| *relay != key);
-        let Some(outgoing) = self.relays.get_mut(key) else {
-            return;
-        };
-        outgoing.votes = Votes::default();
-        if let Some(index) = outgoing.connected.and_then(|it| usize::try_from(it).ok()) {
+        if let Some(index) = self.second(key) {
             self.disconnect_one(index, counters);
+        }
+        if let Some(outgoing) = self.relays.get_mut(key) {
+            outgoing.votes = Votes::default();
         }
     }
 
@@ -463,20 +459,24 @@ impl Sockets {
 
     /// The socket to send to a peer by: the second one, if it is his, or the relay socket itself.
     fn way_to(&mut self, peer: SocketAddr, key: SocketKey) -> SocketKey {
-        if let SocketKey::Relay(relay) = key
-            && let Some(outgoing) = self.relays.get_mut(relay)
+        let SocketKey::Relay(relay) = key else {
+            return key;
+        };
+        if let Some(index) = self.second(relay)
+            && self.connected.leads_to(index, peer)
         {
-            let second = outgoing.connected.and_then(|it| usize::try_from(it).ok());
-            if let Some(index) = second
-                && self.connected.leads_to(index, peer)
-            {
-                return SocketKey::Connected(index);
-            }
-            if outgoing.votes.cast(peer) {
-                self.connected.want(relay, peer);
-            }
+            return SocketKey::Connected(index);
+        }
+        let outgoing = self.relays.get_mut(relay);
+        if outgoing.is_some_and(|outgoing| outgoing.votes.cast(peer)) {
+            self.connected.want(relay, peer);
         }
         key
+    }
+
+    /// Where the second socket of a relay socket is.
+    fn second(&self, relay: usize) -> Option<usize> {
+        usize::try_from(self.relays.get(relay)?.connected?).ok()
     }
 
     fn push(&mut self, key: SocketKey, departure: &Departure<'_>, counters: &ShardCounters) {
@@ -511,6 +511,11 @@ impl Sockets {
 
     /// Sends one datagram with the Don't Fragment bit (RFC 8656 §11.2), after those before it.
     fn send_whole(&mut self, key: SocketKey, departure: &Departure<'_>, counters: &ShardCounters) {
+        if let SocketKey::Relay(relay) = key
+            && let Some(index) = self.second(relay)
+        {
+            self.flush_one(SocketKey::Connected(index), counters);
+        }
         self.flush_one(key, counters);
         let Some(outgoing) = self.get_mut(key) else {
             return;

@@ -369,6 +369,19 @@ impl Source for UdpSocket {
     }
 }
 
+/// Whether an error says that the process, or the system, has no descriptors or memory left: fewer sockets would help.
+#[must_use]
+pub fn is_out_of_resources(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
+    ) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::OutOfMemory
+}
+
 /// Sorts one refused datagram into the report.
 fn note_refusal(report: &mut SendReport, error: &io::Error) {
     if is_queue_full(error) {

@@ -54,18 +54,7 @@ fn descriptors_run_out_and_flows_go_on() -> Result<()> {
     let lines = turn.process().stderr().lines().count();
 
     let mut holders = Vec::new();
-    let refusal = loop {
-        let mut client = client(&turn, LOOPBACK)?;
-        match client.try_allocate()?.error {
-            None => holders.push(client),
-            Some(code) => break code,
-        }
-        ensure!(
-            holders.len() <= 16,
-            "a few descriptors do for {} allocations",
-            holders.len()
-        );
-    };
+    let refusal = allocate_until_refused(&turn, &mut holders)?;
     ensure!(refusal == 508, "refused with {refusal}");
     // They wait in the system's queue, which says so again and again.
     let waiting: Vec<TcpStream> = (0..20)
@@ -99,6 +88,46 @@ fn descriptors_run_out_and_flows_go_on() -> Result<()> {
     )?;
     client(&turn, LOOPBACK)?.allocate()?;
     flow.carry()
+}
+
+/// What only saves time goes first (`connected-sockets`).
+#[test]
+fn an_allocation_gets_the_descriptor_of_a_second_socket() -> Result<()> {
+    const SECOND: &str = "rallypoint_turn_connected_sockets";
+    if !requirements::met(&[Need::Tool("prlimit")])? {
+        return Ok(());
+    }
+    let turn = LocalDaemon::turn_by(&[], "quota.allocations-per-user = 100")?;
+    let mut flow = flow(&turn)?;
+    for _ in 0..200 {
+        flow.carry()?;
+    }
+    turn.metric_reaches(SECOND, &[], 1.0)?;
+    let open = usage::descriptors(turn.process().pid())?;
+    limit_descriptors(&turn, open)?;
+    let refusal = allocate_until_refused(&turn, &mut Vec::new())?;
+    ensure!(refusal == 508, "refused with {refusal}");
+    // To ask for metrics takes a descriptor too.
+    limit_descriptors(&turn, open + 100)?;
+    let second = turn.metric(SECOND, &[])?;
+    ensure!(second == 0.0, "{second} second sockets are left");
+    flow.carry()
+}
+
+/// Allocates until that is refused; with what error.
+fn allocate_until_refused(turn: &LocalDaemon, holders: &mut Vec<Client>) -> Result<u16> {
+    loop {
+        let mut client = client(turn, LOOPBACK)?;
+        match client.try_allocate()?.error {
+            None => holders.push(client),
+            Some(code) => return Ok(code),
+        }
+        ensure!(
+            holders.len() <= 16,
+            "a few descriptors do for {} allocations",
+            holders.len()
+        );
+    }
 }
 
 fn limit_descriptors(daemon: &Daemon, limit: usize) -> Result<()> {

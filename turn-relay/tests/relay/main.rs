@@ -11,6 +11,7 @@
 mod admin;
 mod bounds;
 mod client;
+mod connected_sockets;
 mod daemon;
 mod documentation;
 mod doors;
