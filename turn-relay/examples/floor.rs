@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::{env, io};
 
 use anyhow::{Context as _, Result};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use net_io::{
     BindOptions, Datagram, MAX_BATCH, MAX_DATAGRAM, RecvBatch, SendBatch, SendRing, UdpSocket,
 };
@@ -32,6 +32,10 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const FIRST_PORT: u16 = 50_000;
 /// From here on it is worth a ring, as in the relay.
 const WORTH_A_RING: usize = 4;
+/// So many datagrams to a peer are worth a socket that is connected to him, as in the relay.
+const WORTH_A_SOCKET: u16 = 128;
+/// What the tokens of those are more than the number of their allocation.
+const CONNECTED: usize = usize::MAX / 2;
 /// The system chooses the address to send from.
 const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
@@ -69,6 +73,23 @@ struct Relayed {
     client: SocketAddr,
     channel: Option<(ChannelNumber, SocketAddr)>,
     to_peer: Option<Box<SendBatch>>,
+    sent: u16,
+    /// Second socket, for the peer of the channel alone.
+    connected: Option<UdpSocket>,
+}
+
+impl Relayed {
+    /// The socket to send by.
+    fn outward(&self) -> &UdpSocket {
+        self.connected.as_ref().unwrap_or(&self.socket)
+    }
+
+    fn connect(&self, number: usize, registry: &Registry) -> io::Result<UdpSocket> {
+        let (_, peer) = self.channel.ok_or(io::ErrorKind::NotConnected)?;
+        let mut socket = self.socket.connected(peer)?;
+        registry.register(&mut socket, Token(CONNECTED + number), Interest::READABLE)?;
+        Ok(socket)
+    }
 }
 
 impl Floor {
@@ -109,8 +130,10 @@ impl Floor {
     fn receive(&mut self, token: Token, batch: &mut RecvBatch) {
         batch.set_capacity(if token == LISTENER { 8 } else { 4 });
         loop {
-            let socket = match self.relayed.get(token.0) {
-                Some(relayed) => &relayed.socket,
+            let number = token.0.checked_sub(CONNECTED).unwrap_or(token.0);
+            let socket = match self.relayed.get(number) {
+                Some(relayed) if token.0 == number => &relayed.socket,
+                Some(relayed) => relayed.outward(),
                 None => &self.listener,
             };
             // An error is an ICMP error, or that there is nothing.
@@ -119,7 +142,7 @@ impl Floor {
                 if token == LISTENER {
                     self.take_from_client(datagram);
                 } else {
-                    self.take_from_peer(token.0, datagram.bytes);
+                    self.take_from_peer(number, datagram.bytes);
                 }
             }
             if received < batch.capacity() {
@@ -154,9 +177,11 @@ impl Floor {
             Box::default()
         });
         if waiting.is_full() {
-            relayed.socket.send_batch(waiting);
+            let socket = relayed.connected.as_ref().unwrap_or(&relayed.socket);
+            socket.send_batch(waiting);
         }
         let _ = waiting.push(peer, ANY, &[payload]);
+        relayed.sent = relayed.sent.saturating_add(1);
     }
 
     fn take_from_peer(&mut self, number: usize, payload: &[u8]) {
@@ -210,6 +235,9 @@ impl Floor {
         if method == Method::REFRESH
             && let Some(number) = self.by_client.remove(&client)
         {
+            if let Some(relayed) = self.relayed.get_mut(number) {
+                relayed.connected = None;
+            }
             self.spares.push(number);
         }
         let mut writer = MessageWriter::new(&mut self.reply, Class::Success, method, id);
@@ -232,6 +260,7 @@ impl Floor {
         {
             relayed.client = client;
             relayed.channel = None;
+            relayed.sent = 0;
             self.by_client.insert(client, number);
             return Ok(relayed.socket.local_addr());
         }
@@ -258,6 +287,8 @@ impl Floor {
             client,
             channel: None,
             to_peer: None,
+            sent: 0,
+            connected: None,
         });
         Ok(address)
     }
@@ -286,11 +317,15 @@ impl Floor {
                 continue;
             };
             let left = match &mut self.ring {
-                Some(ring) if together => ring.push(number, &relayed.socket, batch).err(),
+                Some(ring) if together => ring.push(number, relayed.outward(), batch).err(),
                 _ => Some(batch),
             };
             if let Some(mut batch) = left {
-                relayed.socket.send_batch(&mut batch);
+                relayed.outward().send_batch(&mut batch);
+            }
+            if relayed.sent >= WORTH_A_SOCKET && relayed.connected.is_none() {
+                relayed.sent = 0;
+                relayed.connected = relayed.connect(number, self.poll.registry()).ok();
             }
         }
         if together && let Some(ring) = &mut self.ring {
