@@ -513,6 +513,9 @@ impl Shard {
                     counters.relay_sockets.inc(outcome.into());
                     relay.handle_socket(*now, addr, outcome);
                 }
+                Event::SocketSpared { addr } => {
+                    outward.sockets.disconnect(addr, counters);
+                }
                 Event::SocketFreed { addr } => {
                     outward.sockets.close(addr, counters);
                 }
@@ -522,14 +525,11 @@ impl Shard {
                 }
                 Event::AllocationEnded {
                     client,
-                    relayed,
                     reason,
                     duration,
                     traffic,
+                    ..
                 } => {
-                    for addr in relayed.into_iter().flatten() {
-                        outward.sockets.disconnect(addr, counters);
-                    }
                     counters
                         .allocations
                         .ended(client, reason, duration, traffic);

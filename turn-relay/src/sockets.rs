@@ -288,7 +288,7 @@ impl Sockets {
         }
     }
 
-    /// The allocation at this address has ended: nothing of it stays, should its socket serve another.
+    /// The relay socket at this address serves its allocation no more: nothing of that stays with it.
     pub(crate) fn disconnect(&mut self, addr: RelayAddr, counters: &ShardCounters) {
         let Some(SocketKey::Relay(key)) = self.relay(addr.0) else {
             return;

@@ -403,6 +403,10 @@ impl World {
                     assert!(self.open.remove(&addr), "{addr} was not open");
                     assert!(!self.listening.contains(&addr), "{addr} is a listener");
                 }
+                Event::SocketSpared { addr } => {
+                    assert!(self.open.contains(&addr), "{addr} is not open");
+                    assert!(!self.listening.contains(&addr), "{addr} is a listener");
+                }
                 Event::ListenWanted { addr } => {
                     assert!(self.listening.insert(addr), "{addr} listens already");
                     self.wanted.push(addr);

@@ -343,6 +343,12 @@ pub enum Event {
         /// IP address and port to bind.
         addr: RelayAddr,
     },
+    /// This socket serves no allocation any more and stays open for the next one: nothing that was set up for the last may
+    /// stay with it.
+    SocketSpared {
+        /// Its address.
+        addr: RelayAddr,
+    },
     /// Close this socket: nothing uses it any more.
     SocketFreed {
         /// As in `SocketWanted`.

@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
 use stun_wire::attribute::{
-    AlternateServer, ChannelNumberAttribute, ConnectionId, Data, DontFragment, ErrorCode, EvenPort,
-    Icmp, Lifetime, Nonce, Realm, RequestedAddressFamily, RequestedTransport, ReservationToken,
-    Username, XorMappedAddress, XorPeerAddress, XorRelayedAddress,
+    AdditionalAddressFamily, AddressFamily, AlternateServer, ChannelNumberAttribute, ConnectionId,
+    Data, DontFragment, ErrorCode, EvenPort, Icmp, Lifetime, Nonce, Realm, RequestedAddressFamily,
+    RequestedTransport, ReservationToken, Username, XorMappedAddress, XorPeerAddress,
+    XorRelayedAddress,
 };
 use stun_wire::channel_data::{ChannelData, ChannelNumber};
 use stun_wire::stream::frame_length;
@@ -277,9 +278,34 @@ impl Client {
     pub(crate) fn allocate_v6(&mut self) -> Answer {
         self.request(Method::ALLOCATE, &|writer| {
             writer.attribute(&RequestedTransport(17));
-            writer.attribute(&RequestedAddressFamily(
-                stun_wire::attribute::AddressFamily::Ipv6,
-            ));
+            writer.attribute(&RequestedAddressFamily(AddressFamily::Ipv6));
+        })
+    }
+
+    /// An address of this family.
+    pub(crate) fn allocate_at(&mut self, ip: IpAddr) -> SocketAddr {
+        if ip.is_ipv4() {
+            self.allocate()
+        } else {
+            self.allocate_v6().relayed()
+        }
+    }
+
+    /// An IPv4 address, and an IPv6 one beside it (RFC 8656 §7.1).
+    pub(crate) fn allocate_both(&mut self) -> SocketAddr {
+        let answer = self.request(Method::ALLOCATE, &|writer| {
+            writer.attribute(&RequestedTransport(17));
+            writer.attribute(&AdditionalAddressFamily(AddressFamily::Ipv6));
+        });
+        assert_eq!(answer.error, None);
+        answer.relayed()
+    }
+
+    /// Ends the IPv4 address of two (RFC 8656 §8.1).
+    pub(crate) fn end_v4(&mut self) -> Answer {
+        self.request(Method::REFRESH, &|writer| {
+            writer.attribute(&Lifetime(0));
+            writer.attribute(&RequestedAddressFamily(AddressFamily::Ipv4));
         })
     }
 
@@ -341,9 +367,7 @@ impl Client {
     pub(crate) fn allocate_tcp_v6(&mut self) -> SocketAddr {
         let answer = self.request(Method::ALLOCATE, &|writer| {
             writer.attribute(&RequestedTransport::TCP);
-            writer.attribute(&RequestedAddressFamily(
-                stun_wire::attribute::AddressFamily::Ipv6,
-            ));
+            writer.attribute(&RequestedAddressFamily(AddressFamily::Ipv6));
         });
         assert_eq!(answer.error, None);
         answer.relayed()
@@ -455,6 +479,16 @@ impl Client {
             assert_eq!(bytes.len() % 4, 0);
         }
         FromPeer::Channel(data.channel.as_u16(), bytes[data.payload].to_vec())
+    }
+}
+
+/// What the system tells of a port that nobody has.
+pub(crate) fn port_unreachable(ip: IpAddr) -> Icmp {
+    let (icmp_type, code) = if ip.is_ipv4() { (3, 3) } else { (1, 4) };
+    Icmp {
+        icmp_type,
+        code,
+        data: 0,
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use stun_wire::attribute::Icmp;
 use turn_relay::{Config, Scheme};
 
-use crate::client::{Client, FromPeer, Peer};
+use crate::client::{Client, FromPeer, Peer, port_unreachable};
 use crate::harness::{TestRelay, V4, V6, config, start};
 
 const OPEN: &str = "rallypoint_turn_connected_sockets";
@@ -69,12 +68,7 @@ fn a_peer_that_goes_is_told_of() {
         relay.expect(OPEN, 1.0);
         let closed = peer.addr();
         drop(peer);
-        let (icmp_type, code) = if ip.is_ipv4() { (3, 3) } else { (1, 4) };
-        let unreachable = Icmp {
-            icmp_type,
-            code,
-            data: 0,
-        };
+        let unreachable = port_unreachable(ip);
         for _ in 0..3 {
             client.send_channel(0x4000, b"still there?");
             assert_eq!(client.receive(), FromPeer::Error(closed, unreachable));
@@ -103,6 +97,20 @@ fn nothing_of_it_stays_for_the_next_allocation_at_that_address() {
         next.receive(),
         FromPeer::Indication(peer.addr(), b"hello?".to_vec())
     );
+    relay.expect(OPEN, 0.0);
+}
+
+/// RFC 8656 §8.2: one address of two ends, and the allocation does not.
+#[test]
+fn it_ends_with_its_half_of_an_allocation() {
+    let relay = start(config());
+    let mut client = Client::udp(relay.udp());
+    let relayed = client.allocate_both();
+    let peer = acquaint(&mut client, relayed);
+    send_many(&mut client, relayed, &peer);
+    relay.expect(OPEN, 1.0);
+    assert_eq!(client.end_v4().error, None);
+    relay.expect("rallypoint_turn_spare_sockets", 1.0);
     relay.expect(OPEN, 0.0);
 }
 
@@ -176,19 +184,20 @@ fn a_new_configuration_closes_them_or_allows_them() {
 /// A client with channel 0x4000 to a peer who has said something: whoever is silent is sent little.
 fn acquainted(relay: &TestRelay, ip: IpAddr) -> (Client, SocketAddr, Peer) {
     let mut client = Client::udp(relay.addr(Scheme::Udp, ip));
-    let relayed = if ip.is_ipv4() {
-        client.allocate()
-    } else {
-        client.allocate_v6().relayed()
-    };
-    let peer = Peer::new(ip);
+    let relayed = client.allocate_at(ip);
+    let peer = acquaint(&mut client, relayed);
+    (client, relayed, peer)
+}
+
+fn acquaint(client: &mut Client, relayed: SocketAddr) -> Peer {
+    let peer = Peer::new(relayed.ip());
     client.bind_channel(peer.addr(), 0x4000);
     peer.send(relayed, b"here");
     assert_eq!(
         client.receive(),
         FromPeer::Channel(0x4000, b"here".to_vec())
     );
-    (client, relayed, peer)
+    peer
 }
 
 fn send_many(client: &mut Client, relayed: SocketAddr, peer: &Peer) {

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use stun_wire::Method;
-use stun_wire::attribute::{EvenPort, Icmp, RequestedTransport};
+use stun_wire::attribute::{EvenPort, RequestedTransport};
 use turn_relay::{Config, Scheme};
 
-use crate::client::{Client, FromPeer, Peer};
+use crate::client::{Client, FromPeer, Peer, port_unreachable};
 use crate::harness::{V4, V6, config, eventually, start};
 
 #[test]
@@ -24,11 +24,7 @@ fn payloads_go_both_ways_in_channels_and_indications() {
     for ip in [V4, V6] {
         let mut client = Client::udp(relay.addr(Scheme::Udp, ip));
         let peer = Peer::new(ip);
-        let relayed = if ip.is_ipv4() {
-            client.allocate()
-        } else {
-            client.allocate_v6().relayed()
-        };
+        let relayed = client.allocate_at(ip);
         assert_eq!(relayed.ip(), ip);
 
         client.permit(peer.addr());
@@ -321,19 +317,10 @@ fn a_closed_port_is_told_of_and_costs_other_peers_nothing() {
     for ip in [V4, V6] {
         let mut client = Client::udp(relay.addr(Scheme::Udp, ip));
         let (open, closed) = (Peer::new(ip), Peer::new(ip).addr());
-        let relayed = if ip.is_ipv4() {
-            client.allocate()
-        } else {
-            client.allocate_v6().relayed()
-        };
+        let relayed = client.allocate_at(ip);
         client.bind_channel(open.addr(), 0x4000);
         client.bind_channel(closed, 0x4001);
-        let (icmp_type, code) = if ip.is_ipv4() { (3, 3) } else { (1, 4) };
-        let unreachable = Icmp {
-            icmp_type,
-            code,
-            data: 0,
-        };
+        let unreachable = port_unreachable(ip);
         open.send(relayed, b"here");
         assert_eq!(
             client.receive(),

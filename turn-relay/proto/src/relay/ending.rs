@@ -128,6 +128,7 @@ impl Relay {
             self.close_socket(addr);
         } else {
             self.ports.spare(addr);
+            self.events.push_back(Event::SocketSpared { addr });
             let review = self.clock.latest().after(SPARE_PATIENCE);
             let timers = &mut self.timers;
             self.spares_timer
