@@ -21,7 +21,7 @@ use turn_relay_proto::{RelayAddr, SocketOutcome};
 
 use crate::counters::{Dropped, Operation, ShardCounters, Towards};
 
-use connected::{ConnectedSockets, Room, Votes};
+use connected::{ConnectedSockets, Votes};
 
 /// The listeners carry everybody's datagrams: they get as long a queue as the system gives.
 pub(crate) const LISTENER_QUEUE: usize = 4 * 1024 * 1024;
@@ -199,7 +199,7 @@ impl Sockets {
         if matches!(&outcome, Err(error) if is_out_of_resources(error)) && self.connected.len() > 0
         {
             // Nobody goes without a port for those.
-            self.disconnect_all(counters);
+            self.disconnect_down_to(0, counters);
             outcome = UdpSocket::bind(addr.0, &options);
         }
         let mut socket = match outcome {
@@ -242,89 +242,6 @@ impl Sockets {
         }
         // A socket that is closed is out of the poll too: no call for that.
         self.relays.remove(key);
-    }
-
-    /// Opens the connected sockets that are wanted. One that cannot be opened is not missed.
-    pub(crate) fn connect_wanted(
-        &mut self,
-        registry: &Registry,
-        token: impl Fn(SocketKey) -> Token,
-        counters: &ShardCounters,
-    ) {
-        while let Some((relay, peer)) = self.connected.wanted.pop() {
-            if let Some(index) = self.second(relay) {
-                // Another peer has overtaken the one it was opened for.
-                if !self.connected.is_idle(index) {
-                    continue;
-                }
-                self.disconnect_one(index, counters);
-            }
-            match self.connected.room() {
-                Room::Free => {}
-                Room::For(index) => self.disconnect_one(index, counters),
-                Room::None => continue,
-            }
-            let Some(outgoing) = self.relays.get_mut(relay) else {
-                continue;
-            };
-            let place = self.connected.next_place();
-            let opened = outgoing.socket.connected(peer).and_then(|mut socket| {
-                let token = token(SocketKey::Connected(place));
-                registry.register(&mut socket, token, Interest::READABLE)?;
-                Ok(socket)
-            });
-            match opened {
-                Ok(socket) => {
-                    outgoing.connected = u32::try_from(place).ok();
-                    let second = Outgoing::of_connected(socket);
-                    self.connected.insert(second, relay, peer);
-                }
-                Err(error) => {
-                    tracing::debug!(%peer, %error, "no socket connected to a peer");
-                    counters.socket_errors.inc(Operation::Connect);
-                }
-            }
-            counters.cells.connected_sockets(self.connected.len());
-        }
-    }
-
-    /// The relay socket at this address serves its allocation no more: nothing of that stays with it.
-    pub(crate) fn disconnect(&mut self, addr: RelayAddr, counters: &ShardCounters) {
-        let Some(SocketKey::Relay(key)) = self.relay(addr.0) else {
-            return;
-        };
-        self.connected.wanted.retain(|(relay, _)| *relay != key);
-        if let Some(index) = self.second(key) {
-            self.disconnect_one(index, counters);
-        }
-        if let Some(outgoing) = self.relays.get_mut(key) {
-            outgoing.votes = Votes::default();
-        }
-    }
-
-    /// How many connected sockets there may be from here on.
-    pub(crate) fn set_connected_limit(&mut self, limit: usize, counters: &ShardCounters) {
-        self.connected.set_limit(limit);
-        while let Some(index) = self.connected.surplus() {
-            self.disconnect_one(index, counters);
-        }
-    }
-
-    fn disconnect_all(&mut self, counters: &ShardCounters) {
-        for index in self.connected.all() {
-            self.disconnect_one(index, counters);
-        }
-    }
-
-    /// What waits on it is sent first.
-    fn disconnect_one(&mut self, index: usize, counters: &ShardCounters) {
-        self.flush_one(SocketKey::Connected(index), counters);
-        if let Some(gone) = self.connected.remove(index)
-            && let Some(relay) = self.relays.get_mut(gone.relay)
-        {
-            relay.connected = None;
-        }
-        counters.cells.connected_sockets(self.connected.len());
     }
 
     /// Gives up room for relay sockets behind the last that is open.
@@ -455,28 +372,6 @@ impl Sockets {
             }
             None => counters.traffic.unsent(Towards::Peer, Dropped::Gone, 1),
         }
-    }
-
-    /// The socket to send to a peer by: the second one, if it is his, or the relay socket itself.
-    fn way_to(&mut self, peer: SocketAddr, key: SocketKey) -> SocketKey {
-        let SocketKey::Relay(relay) = key else {
-            return key;
-        };
-        if let Some(index) = self.second(relay)
-            && self.connected.leads_to(index, peer)
-        {
-            return SocketKey::Connected(index);
-        }
-        let outgoing = self.relays.get_mut(relay);
-        if outgoing.is_some_and(|outgoing| outgoing.votes.cast(peer)) {
-            self.connected.want(relay, peer);
-        }
-        key
-    }
-
-    /// Where the second socket of a relay socket is.
-    fn second(&self, relay: usize) -> Option<usize> {
-        usize::try_from(self.relays.get(relay)?.connected?).ok()
     }
 
     fn push(&mut self, key: SocketKey, departure: &Departure<'_>, counters: &ShardCounters) {

@@ -5,24 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Pid;
 
-/// Clock ticks a second in `/proc`: fixed in the kernel's interface to programs (`USER_HZ`).
-const TICKS: u64 = 100;
-
 /// Processor time so far, of the program and of the kernel for it.
 ///
 /// # Errors
 /// When there is no such process.
 pub fn cpu_time(pid: Pid) -> Result<Duration> {
-    let stat = read(pid, "stat")?;
-    // The name, in brackets, may hold anything; the fields behind it are numbers (proc(5): utime is the 14th in all).
-    let (_, fields) = stat.rsplit_once(')').context("a stat line")?;
-    let ticks: u64 = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    Ok(Duration::from_millis(ticks * 1000 / TICKS))
+    let number = pid.as_raw_nonzero().get().cast_unsigned();
+    net_io::clock::cpu_time_of(number).with_context(|| format!("CPU time of process {number}"))
 }
 
 /// Bytes of memory that are really there.

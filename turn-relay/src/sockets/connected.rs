@@ -7,13 +7,16 @@
 
 use std::net::SocketAddr;
 
+use mio::{Interest, Registry, Token};
 use slab::Slab;
+use turn_relay_proto::RelayAddr;
 
-use super::Outgoing;
+use super::{Outgoing, SocketKey, Sockets};
+use crate::counters::{Operation, ShardCounters};
 
 /// Datagrams to one peer, less those to all others, that are worth a socket. To open one takes the time that some hundred
 /// sends by it save.
-pub(crate) const LEAD: u16 = 128;
+const LEAD: u16 = 128;
 
 /// Sockets looked at for one that nobody has used lately, when there are as many as may be.
 const LOOKED_AT: usize = 4;
@@ -28,7 +31,7 @@ pub(super) struct Votes {
 
 impl Votes {
     /// One datagram to `peer`. True if that one is now far enough ahead; the vote begins again.
-    pub(super) fn cast(&mut self, peer: SocketAddr) -> bool {
+    fn cast(&mut self, peer: SocketAddr) -> bool {
         let number = number(peer);
         if self.lead == 0 {
             self.favourite = number;
@@ -59,12 +62,120 @@ fn number(peer: SocketAddr) -> u32 {
     (ip ^ u32::from(peer.port()).rotate_left(16)).wrapping_mul(0x9e37_79b1)
 }
 
+impl Sockets {
+    /// The socket to send to a peer by: the second one, if it is his, or the relay socket itself.
+    pub(super) fn way_to(&mut self, peer: SocketAddr, key: SocketKey) -> SocketKey {
+        let SocketKey::Relay(relay) = key else {
+            return key;
+        };
+        if let Some(index) = self.second(relay)
+            && self.connected.leads_to(index, peer)
+        {
+            return SocketKey::Connected(index);
+        }
+        let outgoing = self.relays.get_mut(relay);
+        if outgoing.is_some_and(|outgoing| outgoing.votes.cast(peer)) {
+            self.connected.want(relay, peer);
+        }
+        key
+    }
+
+    /// Where the second socket of a relay socket is.
+    pub(super) fn second(&self, relay: usize) -> Option<usize> {
+        usize::try_from(self.relays.get(relay)?.connected?).ok()
+    }
+
+    /// Opens the connected sockets that are wanted. One that cannot be opened is not missed.
+    pub(crate) fn connect_wanted(
+        &mut self,
+        registry: &Registry,
+        token: impl Fn(SocketKey) -> Token,
+        counters: &ShardCounters,
+    ) {
+        while let Some((relay, peer)) = self.connected.wanted.pop() {
+            if let Some(index) = self.second(relay) {
+                // Another peer has overtaken the one it was opened for.
+                if !self.connected.is_idle(index) {
+                    continue;
+                }
+                self.disconnect_one(index, counters);
+            }
+            match self.connected.room() {
+                Room::Free => {}
+                Room::For(index) => self.disconnect_one(index, counters),
+                Room::None => continue,
+            }
+            let Some(outgoing) = self.relays.get_mut(relay) else {
+                continue;
+            };
+            let place = self.connected.next_place();
+            let opened = outgoing.socket.connected(peer).and_then(|mut socket| {
+                let token = token(SocketKey::Connected(place));
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                Ok(socket)
+            });
+            match opened {
+                Ok(socket) => {
+                    outgoing.connected = u32::try_from(place).ok();
+                    let second = Outgoing::of_connected(socket);
+                    self.connected.insert(second, relay, peer);
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "no socket connected to a peer");
+                    counters.socket_errors.inc(Operation::Connect);
+                }
+            }
+            counters.cells.connected_sockets(self.connected.len());
+        }
+    }
+
+    /// The relay socket at this address serves its allocation no more: nothing of that stays with it.
+    pub(crate) fn disconnect(&mut self, addr: RelayAddr, counters: &ShardCounters) {
+        let Some(SocketKey::Relay(key)) = self.relay(addr.0) else {
+            return;
+        };
+        self.connected.wanted.retain(|(relay, _)| *relay != key);
+        if let Some(index) = self.second(key) {
+            self.disconnect_one(index, counters);
+        }
+        if let Some(outgoing) = self.relays.get_mut(key) {
+            outgoing.votes = Votes::default();
+        }
+    }
+
+    /// How many connected sockets there may be from here on.
+    pub(crate) fn set_connected_limit(&mut self, limit: usize, counters: &ShardCounters) {
+        self.connected.limit = limit;
+        self.disconnect_down_to(limit, counters);
+    }
+
+    /// Leaves no more of them than so many.
+    pub(super) fn disconnect_down_to(&mut self, count: usize, counters: &ShardCounters) {
+        while self.connected.len() > count
+            && let Some(index) = self.connected.first()
+        {
+            self.disconnect_one(index, counters);
+        }
+    }
+
+    /// What waits on it is sent first.
+    fn disconnect_one(&mut self, index: usize, counters: &ShardCounters) {
+        self.flush_one(SocketKey::Connected(index), counters);
+        if let Some(gone) = self.connected.remove(index)
+            && let Some(relay) = self.relays.get_mut(gone.relay)
+        {
+            relay.connected = None;
+        }
+        counters.cells.connected_sockets(self.connected.len());
+    }
+}
+
 /// The connected sockets of a shard.
 pub(super) struct ConnectedSockets {
     sockets: Slab<Connected>,
     limit: usize,
     /// Relay sockets that are to have one, and for whom.
-    pub(super) wanted: Vec<(usize, SocketAddr)>,
+    wanted: Vec<(usize, SocketAddr)>,
     /// Where the search for one that can go begins.
     hand: usize,
 }
@@ -73,7 +184,7 @@ pub(super) struct ConnectedSockets {
 pub(super) struct Connected {
     pub(super) outgoing: Outgoing,
     /// Whose second socket it is.
-    pub(super) relay: usize,
+    relay: usize,
     peer: SocketAddr,
     /// Since it was last looked at as one that could go.
     is_used: bool,
@@ -89,10 +200,6 @@ impl ConnectedSockets {
         }
     }
 
-    pub(super) fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
-    }
-
     pub(super) fn len(&self) -> usize {
         self.sockets.len()
     }
@@ -106,24 +213,24 @@ impl ConnectedSockets {
     }
 
     /// Whether this one leads to `peer`. If so, it is about to be used.
-    pub(super) fn leads_to(&mut self, index: usize, peer: SocketAddr) -> bool {
+    fn leads_to(&mut self, index: usize, peer: SocketAddr) -> bool {
         let found = self.sockets.get_mut(index).filter(|it| it.peer == peer);
         found.map(|it| it.is_used = true).is_some()
     }
 
     /// Notes that a relay socket is to have one, if there may be any.
-    pub(super) fn want(&mut self, relay: usize, peer: SocketAddr) {
+    fn want(&mut self, relay: usize, peer: SocketAddr) {
         if self.wanted.len() < self.limit {
             self.wanted.push((relay, peer));
         }
     }
 
     /// The place of the next one, which knows its token by it.
-    pub(super) fn next_place(&self) -> usize {
+    fn next_place(&self) -> usize {
         self.sockets.vacant_key()
     }
 
-    pub(super) fn insert(&mut self, outgoing: Outgoing, relay: usize, peer: SocketAddr) -> usize {
+    fn insert(&mut self, outgoing: Outgoing, relay: usize, peer: SocketAddr) -> usize {
         self.sockets.insert(Connected {
             outgoing,
             relay,
@@ -132,18 +239,18 @@ impl ConnectedSockets {
         })
     }
 
-    pub(super) fn remove(&mut self, index: usize) -> Option<Connected> {
+    fn remove(&mut self, index: usize) -> Option<Connected> {
         self.sockets.try_remove(index)
     }
 
     /// Whether this one has not been used since the last such question.
-    pub(super) fn is_idle(&mut self, index: usize) -> bool {
+    fn is_idle(&mut self, index: usize) -> bool {
         let found = self.sockets.get_mut(index);
         found.is_none_or(|it| !std::mem::replace(&mut it.is_used, false))
     }
 
     /// Whether there is room for another, and else one that may go for it.
-    pub(super) fn room(&mut self) -> Room {
+    fn room(&mut self) -> Room {
         if self.sockets.len() < self.limit {
             return Room::Free;
         }
@@ -161,15 +268,9 @@ impl ConnectedSockets {
         Room::None
     }
 
-    /// One of them, if there are more than may be.
-    pub(super) fn surplus(&self) -> Option<usize> {
-        let first = self.sockets.iter().next().map(|(index, _)| index);
-        first.filter(|_| self.sockets.len() > self.limit)
-    }
-
-    /// The places of all of them.
-    pub(super) fn all(&self) -> Vec<usize> {
-        self.sockets.iter().map(|(index, _)| index).collect()
+    /// The place of one of them.
+    fn first(&self) -> Option<usize> {
+        self.sockets.iter().next().map(|(index, _)| index)
     }
 
     pub(super) fn shrink(&mut self) {
@@ -180,7 +281,7 @@ impl ConnectedSockets {
 
 /// Whether another socket may be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Room {
+enum Room {
     Free,
     /// If this one goes.
     For(usize),

@@ -111,6 +111,10 @@ fn it_ends_with_its_half_of_an_allocation() {
     relay.expect(OPEN, 1.0);
     assert_eq!(client.end_v4().error, None);
     relay.expect("rallypoint_turn_spare_sockets", 1.0);
+
+    // Whose socket stays open from here on.
+    let (_next, at_next, _) = acquainted(&relay, V4);
+    assert_eq!(at_next, relayed);
     relay.expect(OPEN, 0.0);
 }
 
