@@ -71,18 +71,18 @@ impl Alarm {
         }
     }
 
+    /// As on Linux.
+    #[cfg(not(target_os = "linux"))]
+    pub fn timeout(&mut self, deadline: Option<Instant>, now: Instant) -> Option<Duration> {
+        deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
     /// Its event has come: what it was set for is past.
     pub fn note_event(&mut self) {
         #[cfg(target_os = "linux")]
         {
             self.set_for = None;
         }
-    }
-
-    /// As on Linux.
-    #[cfg(not(target_os = "linux"))]
-    pub fn timeout(&mut self, deadline: Option<Instant>, now: Instant) -> Option<Duration> {
-        deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// Has the timer go off once, in `left`. What it told before is forgotten with that.

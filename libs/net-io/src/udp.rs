@@ -91,15 +91,7 @@ impl UdpSocket {
     ///
     /// A wildcard address is answered from the address that each datagram was sent to (on Linux).
     pub fn bind(addr: SocketAddr, options: &BindOptions) -> io::Result<Self> {
-        // Where the system makes a socket non-blocking with the call that makes it, that is one call less.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let kind = Type::DGRAM.nonblocking();
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let kind = Type::DGRAM;
-        let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::UDP))?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
+        let socket = unbound(addr)?;
         #[cfg(unix)]
         if options.reuse_port {
             socket.set_reuse_port(true)?;
@@ -367,6 +359,20 @@ impl Source for UdpSocket {
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         self.inner.deregister(registry)
     }
+}
+
+/// A socket that can be bound to `addr`. On Linux it does not block.
+fn unbound(addr: SocketAddr) -> io::Result<Socket> {
+    // Where the system makes a socket non-blocking with the call that makes it, that is one call less.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let kind = Type::DGRAM.nonblocking();
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let kind = Type::DGRAM;
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 /// Whether an error says that the process, or the system, has no descriptors or memory left: fewer sockets would help.

@@ -25,9 +25,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use libc::{c_int, c_uint, c_void};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 
-use super::{BindOptions, UdpSocket};
+use super::{BindOptions, UdpSocket, unbound};
 
 pub(crate) use receive::RecvScratch;
 pub(super) use receive::recv;
@@ -72,11 +72,7 @@ pub(super) fn connected(
     local: SocketAddr,
     peer: SocketAddr,
 ) -> io::Result<Socket> {
-    let kind = Type::DGRAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(local), kind, Some(Protocol::UDP))?;
-    if local.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
+    let socket = unbound(local)?;
     let options = BindOptions {
         receive_trains: true,
         ..BindOptions::default()
