@@ -118,7 +118,7 @@ impl PeerConnections {
             Event::ConnectionBound { connection, client } => self.bind(connection, client, lent),
             Event::ConnectionEnded { connection, reason } => self.end(connection, reason, lent),
             Event::SocketWanted { .. }
-            | Event::SocketSpared { .. }
+            | Event::AddressEnded { .. }
             | Event::SocketFreed { .. }
             | Event::AllocationCreated { .. }
             | Event::AllocationEnded { .. }

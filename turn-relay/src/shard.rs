@@ -513,7 +513,7 @@ impl Shard {
                     counters.relay_sockets.inc(outcome.into());
                     relay.handle_socket(*now, addr, outcome);
                 }
-                Event::SocketSpared { addr } => {
+                Event::AddressEnded { addr } => {
                     outward.sockets.disconnect(addr, counters);
                 }
                 Event::SocketFreed { addr } => {
@@ -525,11 +525,14 @@ impl Shard {
                 }
                 Event::AllocationEnded {
                     client,
+                    relayed,
                     reason,
                     duration,
                     traffic,
-                    ..
                 } => {
+                    for addr in relayed.into_iter().flatten() {
+                        outward.sockets.disconnect(addr, counters);
+                    }
                     counters
                         .allocations
                         .ended(client, reason, duration, traffic);

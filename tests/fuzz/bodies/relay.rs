@@ -403,10 +403,6 @@ impl World {
                     assert!(self.open.remove(&addr), "{addr} was not open");
                     assert!(!self.listening.contains(&addr), "{addr} is a listener");
                 }
-                Event::SocketSpared { addr } => {
-                    assert!(self.open.contains(&addr), "{addr} is not open");
-                    assert!(!self.listening.contains(&addr), "{addr} is a listener");
-                }
                 Event::ListenWanted { addr } => {
                     assert!(self.listening.insert(addr), "{addr} listens already");
                     self.wanted.push(addr);
@@ -443,6 +439,7 @@ impl World {
                     );
                 }
                 Event::AllocationEnded { .. }
+                | Event::AddressEnded { .. }
                 | Event::ChannelBound { .. }
                 | Event::ChannelFreed { .. } => {}
             }

@@ -343,10 +343,10 @@ pub enum Event {
         /// IP address and port to bind.
         addr: RelayAddr,
     },
-    /// This socket serves no allocation any more and stays open for the next one: nothing that was set up for the last may
-    /// stay with it.
-    SocketSpared {
-        /// Its address.
+    /// One of two addresses of an allocation has ended, and the allocation goes on. As with those of `AllocationEnded`, the
+    /// socket may serve another: nothing that was set up for this one may stay with it.
+    AddressEnded {
+        /// Which.
         addr: RelayAddr,
     },
     /// Close this socket: nothing uses it any more.

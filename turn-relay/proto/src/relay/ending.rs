@@ -115,6 +115,8 @@ impl Relay {
             self.events
                 .push_back(channel_freed(client, side.relayed, &channel));
         }
+        self.events
+            .push_back(Event::AddressEnded { addr: side.relayed });
         self.free_socket(side.relayed);
         self.rearm(id);
     }
@@ -128,7 +130,6 @@ impl Relay {
             self.close_socket(addr);
         } else {
             self.ports.spare(addr);
-            self.events.push_back(Event::SocketSpared { addr });
             let review = self.clock.latest().after(SPARE_PATIENCE);
             let timers = &mut self.timers;
             self.spares_timer
