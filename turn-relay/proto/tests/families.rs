@@ -158,7 +158,10 @@ fn refresh_can_mean_one_half() {
     let gone = alice.ask(&mut world, refresh().family(V6).lifetime(0));
     assert_eq!((gone.code, gone.lifetime), (None, Some(0)));
     let freed = world.take_events();
-    assert!(matches!(freed[..], [Event::ChannelFreed { peer, .. }] if peer == addr(PEER_V6)));
+    assert!(
+        matches!(freed[..], [Event::ChannelFreed { peer, .. }, Event::AddressEnded { addr: ended }]
+            if peer == addr(PEER_V6) && ended.0 == v6)
+    );
     assert_eq!(
         world.peer_sends(PEER_V6, v6, b"hi"),
         Got::Dropped(DropReason::UnknownRelay)
